@@ -1,0 +1,1 @@
+"""What clients talk to, and the domain under it."""

@@ -1,0 +1,1 @@
+"""API shapes over the same core, one each; thin."""

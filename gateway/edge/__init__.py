@@ -1,0 +1,1 @@
+"""The HTTP surface that is no dialect: authentication, files, health, administration."""

@@ -1,0 +1,1 @@
+"""One vendor each: `<name>.py` (the adapter) beside `<name>.toml` (its card)."""

@@ -1,0 +1,1 @@
+"""Processes that run the core without a web server, and the queues that reach them."""

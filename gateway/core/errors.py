@@ -1,0 +1,105 @@
+"""What goes wrong, in a closed set of codes. Each dialect renders a GatewayError in its own shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Code(msgspec.Struct, frozen=True):
+    """What a code means on the wire: HTTP status, OpenAI error type, and whether sending it again may help."""
+
+    status: int
+    type: str
+    retryable: bool = False
+
+
+INVALID = "invalid_request_error"
+CODES: dict[str, Code] = {
+    "missing_parameter": Code(400, INVALID),
+    "invalid_parameter": Code(400, INVALID),
+    "unsupported_parameter": Code(400, INVALID),
+    "invalid_image_size": Code(400, INVALID),
+    "invalid_json": Code(400, INVALID),
+    "invalid_header": Code(400, INVALID),
+    "content_policy_violation": Code(400, INVALID),
+    "provider_refused": Code(400, INVALID),
+    "invalid_api_key": Code(401, "authentication_error"),
+    "model_not_allowed": Code(403, "permission_error"),
+    "operation_not_allowed": Code(403, "permission_error"),
+    "not_found": Code(404, "not_found_error"),
+    "model_not_found": Code(404, "not_found_error"),
+    "task_not_found": Code(404, "not_found_error"),
+    "media_not_found": Code(404, "not_found_error"),
+    "key_not_found": Code(404, "not_found_error"),
+    "method_not_allowed": Code(405, INVALID),
+    "request_timeout": Code(408, INVALID, retryable=True),
+    "task_not_cancellable": Code(409, "conflict_error"),
+    "payload_too_large": Code(413, INVALID),
+    "uri_too_long": Code(414, INVALID),
+    "unsupported_media_type": Code(415, INVALID),
+    "range_not_satisfiable": Code(416, INVALID),
+    "headers_too_large": Code(431, INVALID),
+    "internal_error": Code(500, "server_error"),
+    "provider_error": Code(502, "provider_error"),
+    "outcome_unknown": Code(502, "provider_error"),
+    "model_overloaded": Code(503, "overloaded_error", retryable=True),
+    "storage_unavailable": Code(503, "overloaded_error", retryable=True),
+    "database_unavailable": Code(503, "overloaded_error", retryable=True),
+    "timeout": Code(504, "timeout_error"),
+    "cancelled": Code(409, "conflict_error"),
+}
+
+
+class GatewayError(Exception):
+    """A request or a task failed in a way that the caller may know about.
+
+    `message` is for the caller; private detail goes to the log. `param` names the field that was wrong. `accepted`
+    says that a task exists: a client that sends the request again would make a second one.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        task_id: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.task_id = task_id
+        self.headers = headers or {}
+
+    @property
+    def kind(self) -> Code:
+        """Status, type and advice of the code."""
+        return CODES[self.code]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the very same request may be sent again: never once a task was accepted for it."""
+        return self.kind.retryable and self.task_id is None
+
+
+def invalid(param: str, message: str, *, code: str = "invalid_parameter") -> GatewayError:
+    """The error of one wrong field."""
+    return GatewayError(code, message, param=param)
+
+
+def allowed(param: str, value: Any, values: Any, *, code: str = "invalid_parameter") -> GatewayError:
+    """The error of a field whose value is not one of the allowed ones."""
+    listed = ", ".join(str(one) for one in values)
+    return GatewayError(code, f"{param} {shown(value)} is not offered here. Allowed: {listed}.", param=param)
+
+
+def shown(value: Any) -> str:
+    """A piece of the caller's input as it may appear in a message: short, quoted, without control characters."""
+    text = repr(value)
+    return text if len(text) <= 66 else text[:64] + "…'"

@@ -1,0 +1,16 @@
+"""Which function handles which kind of message: the same in every process that has an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from gateway.core.advance import advance
+from gateway.core.executor import Handler
+from gateway.core.ports import TASK
+from gateway.core.runtime import Runtime
+
+
+def handlers(rt: Runtime) -> Mapping[str, Handler]:
+    """The handlers by kind of message."""
+    return {TASK: partial(advance, rt)}

@@ -1,0 +1,100 @@
+"""Virtual keys: issued once, stored as digests, checked on every request."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import RowMapping, insert, or_, select, update
+
+from gateway.core import ids, signing
+from gateway.core.errors import GatewayError
+from gateway.core.runtime import Runtime
+from gateway.core.tables import VIRTUAL_KEYS
+
+LONGEST = 256
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The virtual key behind a request."""
+
+    key_id: str
+
+
+class Issued(NamedTuple):
+    """A new key's id, and its text: the only time that anybody sees it."""
+
+    id: str
+    text: str
+
+
+async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = None, text: str | None = None) -> Issued:
+    """Issues a key. `text` imports a key that clients already have; it must be new here and of some strength."""
+    if text is not None and not (
+        16 <= len(text) <= LONGEST and text.isascii() and text.isprintable() and " " not in text
+    ):
+        raise GatewayError("invalid_parameter", "An imported key must be 16 to 256 printable characters.", param="text")
+    issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(rt.settings.key_prefix))
+    digest = signing.digest(rt.secrets.digests, issued.text)
+    async with rt.db.write() as connection:
+        known = await connection.execute(select(VIRTUAL_KEYS.c.id).where(VIRTUAL_KEYS.c.digest == digest))
+        if known.first() is not None:
+            raise GatewayError("invalid_parameter", "That key exists already.", param="text")
+        await connection.execute(
+            insert(VIRTUAL_KEYS).values(
+                id=issued.id,
+                digest=digest,
+                hint=issued.text[-4:],
+                name=name,
+                created_at=rt.now(),
+                expires_at=expires_at,
+            )
+        )
+    return issued
+
+
+async def listing(rt: Runtime) -> list[RowMapping]:
+    """All keys, the newest last; of the text only the last four characters."""
+    async with rt.db.read() as connection:
+        return list((await connection.execute(select(VIRTUAL_KEYS).order_by(VIRTUAL_KEYS.c.id))).mappings())
+
+
+async def get(rt: Runtime, key_id: str) -> RowMapping:
+    """One key; raises `key_not_found`."""
+    async with rt.db.read() as connection:
+        row = (await connection.execute(select(VIRTUAL_KEYS).where(VIRTUAL_KEYS.c.id == key_id))).mappings().first()
+    if row is None:
+        raise GatewayError("key_not_found", "There is no such key.")
+    return row
+
+
+async def revoke(rt: Runtime, key_id: str) -> None:
+    """Ends a key, at once and for good; once more is no error. Raises `key_not_found`."""
+    statement = (
+        update(VIRTUAL_KEYS)
+        .where(VIRTUAL_KEYS.c.id == key_id, VIRTUAL_KEYS.c.revoked_at.is_(None))
+        .values(revoked_at=rt.now())
+    )
+    async with rt.db.write() as connection:
+        changed = (await connection.execute(statement)).rowcount
+    if not changed:
+        await get(rt, key_id)
+
+
+async def authenticate(rt: Runtime, text: str) -> Caller | None:
+    """Who the text of a key belongs to, or None. What cannot be a key of ours costs no query."""
+    prefix = rt.settings.key_prefix
+    if not 16 <= len(text) <= LONGEST or not text.isascii():
+        return None
+    if text.startswith(prefix) and not signing.well_formed(text, prefix):
+        return None
+    now = rt.now()
+    statement = select(VIRTUAL_KEYS.c.id).where(
+        VIRTUAL_KEYS.c.digest == signing.digest(rt.secrets.digests, text),
+        VIRTUAL_KEYS.c.revoked_at.is_(None),
+        or_(VIRTUAL_KEYS.c.expires_at.is_(None), VIRTUAL_KEYS.c.expires_at > now),
+    )
+    async with rt.db.read() as connection:
+        key_id = (await connection.execute(statement)).scalar()
+    return Caller(key_id) if key_id is not None else None

@@ -1,0 +1,91 @@
+"""The runtime: everything that the functions of the core are given, made once per process."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.core.catalog import Catalog, build
+from gateway.core.executor import Executor
+from gateway.core.inspection import Inspector
+from gateway.core.outbound import Outbound, Policy
+from gateway.core.ports import Queue
+from gateway.core.settings import Settings
+from gateway.core.signing import derive
+from gateway.core.waiting import Waiter
+from providers.registry import Registry
+from storage.database import Database
+from storage.objects import ObjectStore
+from storage.opening import open_store
+
+
+def utc_now() -> dt.datetime:
+    """The time, with its zone."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The keys derived from the installation's secret: one for digests of virtual keys, one for links."""
+
+    digests: bytes
+    links: bytes
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the core works with. Functions take it first; nothing else is reached for."""
+
+    settings: Settings
+    secrets: Secrets
+    db: Database
+    objects: ObjectStore
+    catalog: Catalog
+    queue: Queue
+    executor: Executor
+    waiter: Waiter
+    outbound: Outbound
+    inspector: Inspector
+    now: Callable[[], dt.datetime] = utc_now
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def close(self) -> None:
+        """Ends what runs, then lets everything go in the opposite order of need."""
+        await self.executor.drain(self.settings.drain_seconds)
+        await self.waiter.close()
+        await self.queue.close()
+        await self.outbound.close()
+        await self.catalog.close()
+        self.inspector.close()
+        await self.objects.close()
+        await self.db.close()
+
+
+def open_runtime(
+    settings: Settings, make_queue: Callable[[Executor], Queue], now: Callable[[], dt.datetime] = utc_now
+) -> Runtime:
+    """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
+    executor = Executor(settings.concurrency)
+    db = Database(settings.database)
+    registry = Registry.load(settings.provider_modules)
+    return Runtime(
+        settings=settings,
+        secrets=derive_secrets(settings),
+        db=db,
+        objects=open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key),
+        catalog=build(settings, registry),
+        queue=make_queue(executor),
+        executor=executor,
+        waiter=Waiter(db),
+        outbound=Outbound(Policy(allow=settings.allow_hosts)),
+        inspector=Inspector(settings.max_pixels),
+        now=now,
+    )
+
+
+def derive_secrets(settings: Settings) -> Secrets:
+    """The derived keys of an installation."""
+    secret = settings.secret or ""
+    return Secrets(digests=derive(secret, "virtual key digests"), links=derive(secret, "media links"))

@@ -1,0 +1,321 @@
+"""Every setting, built once from the environment and heliograph.toml. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from providers.card import ModelCard, Price
+
+PREFIX = "HELIOGRAPH_"
+CONFIG_FILE = "heliograph.toml"
+
+
+class SettingsError(ValueError):
+    """A setting makes no sense; the message names it and says what would."""
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[providers.<name>]`: a further instance of a vendor, or a change to the one that bears the vendor's name.
+
+    `credentials` gives secrets by the card's names for them; `credentials_env` names environment variables instead.
+    `models` adds models, or replaces the card's, by the vendor's own names.
+    """
+
+    vendor: str | None = None
+    enabled: bool = True
+    base_url: str | None = None
+    credentials: dict[str, str] = {}
+    credentials_env: dict[str, str] = {}
+    models: dict[str, dict[str, Any]] = {}
+    only_models: tuple[str, ...] = ()
+
+
+class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to serve a model: which provider, and its own name for the model."""
+
+    provider: str
+    model: str
+    price: Price | None = None
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[models.<name>]`: a public model with its routes in order, and members filled in where a request has none."""
+
+    routes: tuple[RouteConfig, ...] = ()
+    defaults: dict[str, Any] = {}
+    response_format: Literal["url", "b64_json"] | None = None
+
+
+class AliasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[aliases.<name>]`: another name for a model; `values` maps members' legacy values to the model's own.
+
+    A legacy value mapped to "" is left out.
+    """
+
+    model: str
+    values: dict[str, dict[str, str]] = {}
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings. A field `x_y` is `HELIOGRAPH_X_Y` in the environment and `x_y` in heliograph.toml."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    data_dir: Annotated[
+        str, Meta(description="Folder for what is kept locally: the SQLite file, objects, the generated secret.")
+    ] = "./data"
+    database_url: Annotated[
+        str | None,
+        Meta(
+            description="`postgresql://…`; when empty, SQLite in the data folder. Needed by `serve` and `worker`.",
+            extra={"secret": True},
+        ),
+    ] = None
+    broker_url: Annotated[
+        str | None,
+        Meta(
+            description="`amqp://…` of RabbitMQ. Needed by `serve` and `worker`; `up` has none.", extra={"secret": True}
+        ),
+    ] = None
+    storage_url: Annotated[
+        str | None,
+        Meta(
+            description="Where bytes are kept: `s3://bucket/prefix?endpoint=…&region=…&addressing=path`, "
+            "`file:///folder`, or `memory:`; when empty, a folder in the data folder."
+        ),
+    ] = None
+    s3_access_key: Annotated[
+        str | None, Meta(description="S3 access key; when empty, the AWS chain is asked.", extra={"secret": True})
+    ] = None
+    s3_secret_key: Annotated[str | None, Meta(description="S3 secret key.", extra={"secret": True})] = None
+    secret: Annotated[
+        str | None,
+        Meta(
+            description="At least 32 characters from which key digests and link signatures are derived; the same for all "
+            "processes, and never changed while keys live. `up` makes one in the data folder when it is empty.",
+            extra={"secret": True},
+        ),
+    ] = None
+    admin_key: Annotated[
+        str | None,
+        Meta(
+            description="Bearer text for `/admin/v1`, at least 16 characters; when empty, those routes refuse everybody.",
+            extra={"secret": True},
+        ),
+    ] = None
+    key_prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,16}$", description="What the text of new virtual keys begins with.")
+    ] = "hg_"
+    public_url: Annotated[
+        str | None,
+        Meta(description="Base of links in replies, such as `https://media.example.com`; when empty, the host called."),
+    ] = None
+    media_links: Annotated[
+        Literal["gateway", "presigned", "public"],
+        Meta(
+            description="`gateway`: signed links to this gateway. `presigned`: signed links to the store (S3). "
+            "`public`: unsigned links below `media_public_url`."
+        ),
+    ] = "gateway"
+    media_public_url: Annotated[
+        str | None, Meta(description="Base URL under which the store's objects are public, for `media_links=public`.")
+    ] = None
+    link_seconds: Annotated[int, Meta(ge=60, le=604_800, description="How long a signed link works.")] = 86_400
+    sync_seconds: Annotated[
+        float, Meta(ge=1, le=3600, description="How long a synchronous request waits before it answers 504.")
+    ] = 300.0
+    task_seconds: Annotated[
+        float, Meta(ge=1, le=86_400, description="How long a task may take from its creation to its end.")
+    ] = 3600.0
+    lease_seconds: Annotated[
+        float, Meta(ge=1, le=300, description="How long a turn lasts unrenewed: the time to notice a dead worker.")
+    ] = 15.0
+    sweep_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="How often due rows are looked for: the precision of polling.")
+    ] = 0.5
+    max_rounds: Annotated[
+        int, Meta(ge=1, le=20, description="How often each route of a model is tried while it surely takes nothing.")
+    ] = 3
+    concurrency: Annotated[
+        int, Meta(ge=1, le=10_000, description="How many tasks one process moves at the same moment.")
+    ] = 500
+    processes: Annotated[int, Meta(ge=1, le=64, description="How many web processes `serve` starts.")] = 1
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=600, description="How long a process that is told to stop waits for what it has begun.")
+    ] = 25.0
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest request body that is read; more answers 413.")
+    ] = 4_194_304
+    body_seconds: Annotated[
+        float, Meta(ge=1, le=600, description="How long a request body may take to arrive; longer answers 408.")
+    ] = 30.0
+    max_output_bytes: Annotated[int, Meta(ge=1024, description="Largest output that is fetched from a provider.")] = (
+        268_435_456
+    )
+    max_pixels: Annotated[
+        int, Meta(ge=4096, description="Most pixels that an image may have; a larger one is not decoded.")
+    ] = 67_108_864
+    allow_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="Private hosts or networks that may be fetched from all the same, such as `10.1.0.0/16`."),
+    ] = ()
+    provider_modules: Annotated[
+        tuple[str, ...], Meta(description="Python modules of further providers, beside those installed as packages.")
+    ] = ()
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
+    ] = "info"
+    providers: Annotated[
+        dict[str, ProviderConfig], Meta(description="Instances of vendors; see docs/configuration.md. File only.")
+    ] = {}
+    models: Annotated[
+        dict[str, ModelConfig],
+        Meta(description="Public models with their routes; see docs/configuration.md. File only."),
+    ] = {}
+    aliases: Annotated[
+        dict[str, str | AliasConfig], Meta(description="Further names of models; see docs/configuration.md. File only.")
+    ] = {}
+    environ: Annotated[
+        dict[str, str],
+        Meta(
+            description="Environment variables that cards may name for credentials. Not a setting.",
+            extra={"secret": True},
+        ),
+    ] = {}
+
+    def __repr__(self) -> str:
+        """The settings without anything secret."""
+        parts = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in SECRETS)
+        return f"Settings({', '.join(parts)})"
+
+    @property
+    def database(self) -> str:
+        """The database URL in effect."""
+        return self.database_url or f"sqlite:///{Path(self.data_dir).resolve() / 'heliograph.db'}"
+
+    @property
+    def storage(self) -> str:
+        """The storage URL in effect."""
+        return self.storage_url or (Path(self.data_dir).resolve() / "objects").as_uri()
+
+
+HINTS = get_type_hints(Settings, include_extras=True)
+SECRETS = frozenset(
+    name
+    for name, hint in HINTS.items()
+    for meta in getattr(hint, "__metadata__", ())
+    if isinstance(meta, Meta) and (meta.extra or {}).get("secret")
+) | {"providers"}
+FILE_ONLY = frozenset({"providers", "models", "aliases"})
+NOT_SETTINGS = frozenset({"environ"})
+NAMES = tuple(name for name in Settings.__struct_fields__ if name not in NOT_SETTINGS)
+
+
+def load(environ: Mapping[str, str], config: Path | None = None) -> Settings:
+    """Builds the settings: `config` (or ./heliograph.toml, if there), and the environment over it.
+
+    Raises SettingsError naming the setting that makes no sense.
+    """
+    raw = _from_file(config) | _from_environment(environ)
+    raw["environ"] = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    settings = _convert(raw)
+    _check(settings)
+    return settings
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    path = config or Path(CONFIG_FILE)
+    if config is None and not path.exists():
+        return {}
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    for name in raw:
+        if name not in NAMES:
+            raise SettingsError(f"{path}: {name} is not a setting{_suggestion(name, NAMES)}")
+    return raw
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {variable(name): name for name in NAMES if name not in FILE_ONLY}
+    raw: dict[str, Any] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name == PREFIX + "CONFIG":
+            continue
+        if name not in known:
+            raise SettingsError(f"{name} is not a setting{_suggestion(name, known)}")
+        if value != "":
+            raw[known[name]] = _split(value) if _is_list(known[name]) else value
+    return raw
+
+
+def _is_list(name: str) -> bool:
+    return get_origin(get_args(HINTS[name])[0]) is tuple
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _suggestion(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(raw: dict[str, Any]) -> Settings:
+    for name, value in raw.items():
+        try:
+            msgspec.convert({name: value}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            where = variable(name) if name not in FILE_ONLY else name
+            raise SettingsError(f"{where}: {str(error).replace(f'$.{name}', where)}") from error
+    return msgspec.convert(raw, Settings, strict=False)
+
+
+def _check(settings: Settings) -> None:
+    """What single fields cannot tell: settings that do not fit together, or have no sane meaning."""
+    if settings.secret is not None and len(settings.secret) < 32:
+        raise SettingsError(f"{variable('secret')} must have at least 32 characters")
+    if settings.admin_key is not None and len(settings.admin_key) < 16:
+        raise SettingsError(f"{variable('admin_key')} must have at least 16 characters")
+    if settings.media_links == "public" and not settings.media_public_url:
+        raise SettingsError(f"{variable('media_links')}=public needs {variable('media_public_url')}")
+    for name, schemes in (
+        ("database_url", ("postgresql", "sqlite")),
+        ("broker_url", ("amqp", "amqps")),
+        ("storage_url", ("s3", "file", "memory")),
+        ("public_url", ("http", "https")),
+        ("media_public_url", ("http", "https")),
+    ):
+        _check_url(name, getattr(settings, name), schemes)
+    if settings.media_links == "presigned" and not settings.storage.startswith("s3:"):
+        raise SettingsError(f"{variable('media_links')}=presigned needs an s3:// {variable('storage_url')}")
+
+
+def _check_url(name: str, value: str | None, schemes: tuple[str, ...]) -> None:
+    if value is not None and urlsplit(value).scheme not in schemes:
+        allowed = " or ".join(f"{scheme}:" for scheme in schemes)
+        raise SettingsError(f"{variable(name)} must begin with {allowed}")
+
+
+def model_card(provider: str, name: str, raw: dict[str, Any], like: ModelCard | None) -> ModelCard:
+    """The card of a model given in heliograph.toml: the members given, over those of the vendor's card if it has one."""
+    base = msgspec.to_builtins(like) if like else {}
+    try:
+        return msgspec.convert(base | raw | {"name": name}, ModelCard)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"providers.{provider}.models.{name}: {error}") from error

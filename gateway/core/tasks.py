@@ -1,0 +1,210 @@
+"""Tasks: made, read, listed and cancelled for the caller to whom they belong."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core import events, ids
+from gateway.core.admission import admit, with_extras
+from gateway.core.assets import AssetRecord, record_of
+from gateway.core.errors import GatewayError
+from gateway.core.keys import Caller
+from gateway.core.lifecycle import FINAL, State
+from gateway.core.ports import TASK, Message, QueueError
+from gateway.core.pricing import quote
+from gateway.core.runtime import Runtime
+from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
+from providers.contract import Generation
+
+log = logging.getLogger(__name__)
+# How long a cancel waits for the vendor's word before it answers that the wish is noted.
+CANCEL_SECONDS = 10
+
+
+class AttemptRecord(msgspec.Struct, frozen=True):
+    """An attempt as others may see it; the vendor's job id stays inside."""
+
+    number: int
+    provider: str
+    model: str
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
+    outcome: str | None
+    error_message: str | None
+
+
+class TaskRecord(msgspec.Struct, frozen=True):
+    """A task with its attempts and assets, as others may see it. Amounts are micro-USD."""
+
+    id: str
+    key_id: str
+    kind: str
+    operation: str
+    model: str
+    generation: dict[str, Any]
+    adjusted: dict[str, Any]
+    labels: dict[str, str]
+    state: State
+    progress: int
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    ended_at: dt.datetime | None
+    provider: str | None
+    quoted: int | None
+    charged: int | None
+    usage: dict[str, Any] | None
+    error_code: str | None
+    error_message: str | None
+    error_param: str | None
+    attempts: tuple[AttemptRecord, ...] = ()
+    assets: tuple[AssetRecord, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing about it will change any more."""
+        return self.state in FINAL
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A generation as a dialect understood it, with what only the model's card can judge.
+
+    `unknown` are members that the dialect does not know, refused with `strict` unless the card lists them; `hints`
+    are passed on where the card lists them and mean nothing elsewhere. `labels` are the caller's own, echoed.
+    """
+
+    generation: Generation
+    unknown: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
+    strict: bool = False
+    labels: dict[str, str] = {}
+
+
+TASK_FIELDS = tuple(name for name in TaskRecord.__struct_fields__ if name not in ("attempts", "assets"))
+ATTEMPT_FIELDS = AttemptRecord.__struct_fields__
+
+
+async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> TaskRecord:
+    """Accepts a generation: checks it against the cards, then makes its task and first event in one transaction.
+
+    With `here` this process takes the first turn itself, without a queue between; else a bell is rung for a worker.
+    Either way the task is durable when this returns.
+    """
+    generation = with_extras(rt.catalog, wanted.generation, wanted.unknown, wanted.hints, strict=wanted.strict)
+    admitted = admit(rt.catalog, generation)
+    route = admitted.routes[0]
+    now = rt.now()
+    row = {
+        "id": ids.new("task", now), "key_id": caller.key_id, "kind": generation.kind, "operation": generation.operation,
+        "model": generation.model, "generation": msgspec.to_builtins(admitted.generation),
+        "adjusted": admitted.adjusted, "labels": wanted.labels, "state": State.QUEUED, "progress": 0, "version": 0, "rings": 1,
+        "takes": 0, "sequence": 1, "due_at": now + dt.timedelta(seconds=rt.settings.lease_seconds), "created_at": now,
+        "deadline_at": now + dt.timedelta(seconds=rt.settings.task_seconds),
+        "quoted": quote(admitted.generation, route.card, route.price),
+    }  # fmt: skip
+    async with rt.db.write() as connection:
+        await connection.execute(insert(TASKS).values(row))
+        await events.record(connection, row["id"], 1, f"{row['kind']}.{row['operation']}.queued", now, {})
+    message = Message(TASK, row["id"], 0)
+    if here:
+        rt.executor.start(message)
+    else:
+        rt.executor.spawn(_ring(rt, message), f"ringing for {message.id}")
+    return TaskRecord(**{name: row.get(name) for name in TASK_FIELDS})
+
+
+async def get(rt: Runtime, key_id: str, task_id: str) -> TaskRecord:
+    """One task of that key; raises `task_not_found`, also for a task of another key."""
+    if ids.is_id(task_id, "task"):
+        statement = select(TASKS).where(TASKS.c.id == task_id, TASKS.c.key_id == key_id)
+        async with rt.db.read() as connection:
+            row = (await connection.execute(statement)).mappings().first()
+            if row is not None:
+                return (await _records(connection, [row]))[0]
+    raise GatewayError("task_not_found", "There is no such task.")
+
+
+async def listing(
+    rt: Runtime,
+    key_id: str,
+    *,
+    states: Sequence[State] = (),
+    type: str | None = None,
+    model: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+    descending: bool = True,
+) -> tuple[list[TaskRecord], bool]:
+    """A page of a key's tasks, and whether more follow. `after` is the last id of the page before."""
+    column = TASKS.c.id
+    statement = select(TASKS).where(TASKS.c.key_id == key_id)
+    if states:
+        statement = statement.where(TASKS.c.state.in_(states))
+    if type is not None:
+        kind, _, operation = type.partition(".")
+        statement = statement.where(TASKS.c.kind == kind, TASKS.c.operation == operation)
+    if model is not None:
+        statement = statement.where(TASKS.c.model == model)
+    if after is not None:
+        statement = statement.where(column < after if descending else column > after)
+    statement = statement.order_by(column.desc() if descending else column).limit(limit + 1)
+    async with rt.db.read() as connection:
+        rows = (await connection.execute(statement)).mappings().all()
+        return await _records(connection, rows[:limit]), len(rows) > limit
+
+
+async def cancel(rt: Runtime, key_id: str, task_id: str) -> TaskRecord:
+    """Cancels a task: at once while nobody has its turn, else as a wish that the holder of the turn finds.
+
+    Raises `task_not_cancellable` when it is final.
+    """
+    task = await get(rt, key_id, task_id)
+    if task.final:
+        raise GatewayError("task_not_cancellable", f"The task is {task.state} already.")
+    now = rt.now()
+    wish = update(TASKS).where(TASKS.c.id == task_id, TASKS.c.state.not_in(FINAL), TASKS.c.cancel_asked_at.is_(None))
+    async with rt.db.write() as connection:
+        await connection.execute(wish.values(cancel_asked_at=now))
+        idle = update(TASKS).where(TASKS.c.id == task_id, TASKS.c.state.in_((State.QUEUED, State.WAITING)))
+        rung = idle.values(due_at=now, rings=TASKS.c.rings + 1).returning(TASKS.c.version)
+        version = (await connection.execute(rung)).scalar()
+    if version is not None:
+        await asyncio.wait({rt.executor.start(Message(TASK, task_id, version))}, timeout=CANCEL_SECONDS)
+    return await get(rt, key_id, task_id)
+
+
+async def _ring(rt: Runtime, message: Message) -> None:
+    try:
+        await rt.queue.send(message)
+    except QueueError as error:
+        log.warning("the bell for %s was not rung, the sweep will: %s", message.id, error)
+
+
+async def _records(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[TaskRecord]:
+    started = [row["id"] for row in rows if row["started_at"] is not None]
+    attempts: dict[str, list[AttemptRecord]] = {}
+    assets: dict[str, list[AssetRecord]] = {}
+    if started:
+        tried = select(ATTEMPTS).where(ATTEMPTS.c.task_id.in_(started)).order_by(ATTEMPTS.c.number)
+        for row in (await connection.execute(tried)).mappings():
+            attempts.setdefault(row["task_id"], []).append(
+                AttemptRecord(**{name: row[name] for name in ATTEMPT_FIELDS})
+            )
+        kept = select(ASSETS).where(ASSETS.c.task_id.in_(started), ASSETS.c.deleted_at.is_(None))
+        for row in (await connection.execute(kept.order_by(ASSETS.c.position))).mappings():
+            assets.setdefault(row["task_id"], []).append(record_of(row))
+    return [
+        TaskRecord(
+            **{name: row[name] for name in TASK_FIELDS} | {"state": State(row["state"])},
+            attempts=tuple(attempts.get(row["id"], ())),
+            assets=tuple(assets.get(row["id"], ())),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,119 @@
+"""Turns: the right to move a row. Whoever last raised its version has it; the queue only rings bells.
+
+A table takes part when it has `id`, `version` (whose turn it is), `due_at` (when to ring again) and `rings` (bells
+since the last turn). A message carries the version that it was rung for, so a late or doubled one is stale by itself.
+A renewed turn silences the bells that were rung before: only a row that was rung since can be taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from sqlalchemy import RowMapping, Table, Update, and_, case, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.ports import Message
+from storage.database import Database, DatabaseUnavailable
+
+MAX_BACKOFF = 6
+
+
+class TurnLost(Exception):
+    """Somebody else has the turn now: whatever this one wanted to write is no longer true. A normal end."""
+
+
+class Turn:
+    """A turn that was taken. All writing to the row goes through it, so that none happens out of turn."""
+
+    def __init__(
+        self, db: Database, table: Table, row: RowMapping, now: Callable[[], dt.datetime], lease: float
+    ) -> None:
+        self.db = db
+        self.table = table
+        self.row = row
+        self.id: str = row["id"]
+        self.version: int = row["version"]
+        self.now = now
+        self.lease = dt.timedelta(seconds=lease)
+
+    async def write(self, connection: AsyncConnection, **values: Any) -> None:
+        """Changes the row and raises its version, inside the caller's transaction.
+
+        The turn is kept for another lease, unless `values` says when the row is due (None: never again), which gives
+        it back. Raises TurnLost when the turn is no longer ours; the caller's transaction then rolls back.
+        """
+        values = {"due_at": self.now() + self.lease} | values
+        statement = _mine(self.table, self.id, self.version).values(version=self.version + 1, rings=0, **values)
+        if (await connection.execute(statement)).rowcount != 1:
+            raise TurnLost(self.id)
+        self.version += 1
+
+    async def renew(self, **values: Any) -> None:
+        """Keeps the turn for another lease, and silences bells rung meanwhile. Raises TurnLost when it is gone."""
+        statement = _mine(self.table, self.id, self.version).values(due_at=self.now() + self.lease, rings=0, **values)
+        async with self.db.write_one() as connection:
+            if (await connection.execute(statement)).rowcount != 1:
+                raise TurnLost(self.id)
+
+    @asynccontextmanager
+    async def renewing(self) -> AsyncIterator[None]:
+        """Renews the turn in the background, at a third of its lease, while the block runs a long call."""
+        renewal = asyncio.create_task(self._renew_for_ever())
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewal
+
+    async def _renew_for_ever(self) -> None:
+        with suppress(TurnLost):
+            while True:
+                await asyncio.sleep(self.lease.total_seconds() / 3)
+                with suppress(DatabaseUnavailable):
+                    await self.renew()
+
+
+async def take(
+    db: Database, table: Table, message: Message, now: Callable[[], dt.datetime], lease: float
+) -> Turn | None:
+    """Takes the turn that the message rings for; None when the message is stale."""
+    statement = (
+        _mine(table, message.id, message.version)
+        .where(table.c.rings > 0)
+        .values(
+            version=message.version + 1, rings=0, takes=table.c.takes + 1, due_at=now() + dt.timedelta(seconds=lease)
+        )
+        .returning(table)
+    )
+    async with db.write_one() as connection:
+        row = (await connection.execute(statement)).mappings().one_or_none()
+    return Turn(db, table, row, now, lease) if row is not None else None
+
+
+async def ring(db: Database, table: Table, kind: str, now: dt.datetime, lease: float, limit: int) -> list[Message]:
+    """The messages of rows that are due, each pushed back so that the next sweep does not ring it again at once.
+
+    Only `due_at` moves, doubling with each unanswered bell: the version stays, so messages already queued stay good.
+    """
+    later = {rings: now + dt.timedelta(seconds=lease * 2**rings) for rings in range(MAX_BACKOFF + 1)}
+    due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
+    statement = (
+        update(table)
+        .where(table.c.id.in_(due.with_for_update(skip_locked=True)), table.c.due_at <= now)
+        .values(
+            due_at=case(*((table.c.rings == rings, time) for rings, time in later.items()), else_=later[MAX_BACKOFF]),
+            rings=table.c.rings + 1,
+        )
+        .returning(table.c.id, table.c.version)
+    )
+    async with db.write_one() as connection:
+        return [Message(kind, id, version) for id, version in (await connection.execute(statement)).all()]
+
+
+def _mine(table: Table, id: str, version: int) -> Update:
+    return update(table).where(and_(table.c.id == id, table.c.version == version))

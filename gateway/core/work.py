@@ -1,0 +1,162 @@
+"""Work: a task whose turn was taken, and the ways in which a step may leave it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core import assets, events
+from gateway.core.assets import Landed
+from gateway.core.lifecycle import FINAL, State, check
+from gateway.core.runtime import Runtime
+from gateway.core.tables import ASSETS, ATTEMPTS
+from gateway.core.turns import Turn
+from providers.contract import Generation, Progress
+
+log = logging.getLogger(__name__)
+SHORTEST, LONGEST = 1.0, 30.0
+
+
+class Work:
+    """A task in our turn. Each method below is one transaction, and raises TurnLost when the turn has gone."""
+
+    def __init__(self, rt: Runtime, turn: Turn) -> None:
+        self.rt = rt
+        self.turn = turn
+        self.task: RowMapping = turn.row
+        self.id: str = turn.id
+        self.state = State(self.task["state"])
+        self.sequence: int = self.task["sequence"]
+        self.progress: int = self.task["progress"]
+        self.started: bool = self.task["started_at"] is not None
+        self.generation = msgspec.convert(self.task["generation"], Generation)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the task may still take."""
+        left: dt.timedelta = self.task["deadline_at"] - self.rt.now()
+        return left.total_seconds()
+
+    def later(self) -> dt.datetime:
+        """When to try again: after a quarter of the time that the task has waited already, within bounds."""
+        waited = (self.rt.now() - self.task["created_at"]).total_seconds()
+        return self.rt.now() + dt.timedelta(seconds=min(max(waited / 4, SHORTEST), LONGEST))
+
+    async def attempts(self) -> list[RowMapping]:
+        """The attempts so far, in order."""
+        statement = select(ATTEMPTS).where(ATTEMPTS.c.task_id == self.id).order_by(ATTEMPTS.c.number)
+        async with self.rt.db.read() as connection:
+            return list((await connection.execute(statement)).mappings())
+
+    async def begin(self, number: int, provider: str, model: str) -> None:
+        """Records the intention to send the task to a provider, before anything is sent."""
+        now = self.rt.now()
+        async with self.rt.db.write() as connection:
+            values = {} if self.started else {"started_at": now}
+            event = None if self.started else "started"
+            await self._move(connection, State.SUBMITTING, event, provider=provider, **values)
+            await connection.execute(
+                insert(ATTEMPTS).values(
+                    task_id=self.id, number=number, provider=provider, model=model, started_at=now, outputs=[]
+                )
+            )
+        self.started = True
+
+    async def wait(self, number: int, job: str, due_at: dt.datetime, fraction: float | None) -> None:
+        """Leaves the task with the vendor until `due_at`, and gives the turn back."""
+        async with self.rt.db.write() as connection:
+            progress = self._risen(fraction)
+            await self._move(connection, State.WAITING, None, due_at=due_at, progress=progress)
+            await _close(connection, self.id, number, job=job)
+
+    async def store(
+        self,
+        number: int,
+        landed: list[Landed],
+        *,
+        due_at: dt.datetime | None = None,
+        usage: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> None:
+        """Records what the vendor delivered; with `due_at`, gives the turn back to go on then."""
+        changes: dict[str, Any] = {} if due_at is None else {"due_at": due_at}
+        if usage is not None:
+            changes["usage"] = usage
+        async with self.rt.db.write() as connection:
+            await self._move(connection, State.STORING, None, **changes)
+            await _close(connection, self.id, number, outputs=msgspec.to_builtins(landed), **values)
+
+    async def requeue(self, number: int, outcome: str, message: str, due_at: dt.datetime | None = None) -> None:
+        """Puts the task back after a try that surely cost nothing; keeps the turn unless `due_at` gives it back."""
+        now = self.rt.now()
+        turn = {} if due_at is None else {"due_at": due_at}
+        async with self.rt.db.write() as connection:
+            await self._move(connection, State.QUEUED, None, **turn)
+            await _close(connection, self.id, number, outcome=outcome, error_message=message, ended_at=now)
+
+    async def complete(self, number: int, landed: list[Landed], charged: int | None, adjusted: dict[str, Any]) -> None:
+        """Ends the task well: assets, charge, event and state in one transaction."""
+        now = self.rt.now()
+        rows = assets.rows_of(self.rt, self.task, landed)
+        async with self.rt.db.write() as connection:
+            await self._move(connection, State.COMPLETED, "completed", progress=100, charged=charged, adjusted=adjusted)
+            await connection.execute(insert(ASSETS), rows)
+            await _close(connection, self.id, number, outcome="done", ended_at=now)
+        self.rt.waiter.tell(self.id)
+
+    async def fail(
+        self, code: str, message: str, *, param: str | None = None, number: int | None = None, outcome: str = "broken"
+    ) -> None:
+        """Ends the task badly, with what the caller may know of it."""
+        now = self.rt.now()
+        async with self.rt.db.write() as connection:
+            await self._move(
+                connection, State.FAILED, "failed", error_code=code, error_message=message, error_param=param
+            )
+            if number is not None:
+                await _close(
+                    connection, self.id, number, outcome=outcome, error_code=code, error_message=message, ended_at=now
+                )
+        log.info("%s failed: %s", self.id, code)
+        self.rt.waiter.tell(self.id)
+
+    async def cancel(self, number: int | None = None) -> None:
+        """Ends the task because its owner wished so."""
+        now = self.rt.now()
+        async with self.rt.db.write() as connection:
+            await self._move(connection, State.CANCELLED, "cancelled")
+            if number is not None:
+                await _close(connection, self.id, number, outcome="cancelled", ended_at=now)
+        self.rt.waiter.tell(self.id)
+
+    async def report(self, progress: Progress) -> None:
+        """Notes how far the vendor has come; never falls, and writes only what a caller could notice."""
+        risen = self._risen(progress.fraction)
+        if risen > self.progress:
+            self.progress = risen
+            await self.turn.renew(progress=risen)
+
+    def _risen(self, fraction: float | None) -> int:
+        return self.progress if fraction is None else max(self.progress, min(int(fraction * 100), 99))
+
+    async def _move(self, connection: AsyncConnection, target: State, event: str | None, **values: Any) -> None:
+        check(self.state, target)
+        sequence = self.sequence + (event is not None)
+        if target in FINAL:
+            values |= {"due_at": None, "ended_at": self.rt.now()}
+        await self.turn.write(connection, state=target, sequence=sequence, takes=0, **values)
+        if event is not None:
+            type = f"{self.task['kind']}.{self.task['operation']}.{event}"
+            await events.record(connection, self.id, sequence, type, self.rt.now(), {})
+        self.state, self.sequence = target, sequence
+
+
+async def _close(connection: AsyncConnection, task_id: str, number: int, **values: Any) -> None:
+    where = (ATTEMPTS.c.task_id == task_id) & (ATTEMPTS.c.number == number)
+    await connection.execute(update(ATTEMPTS).where(where).values(**values))

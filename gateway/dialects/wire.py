@@ -1,0 +1,238 @@
+"""What tasks, images and media look like under `/v1`. Times are Unix seconds, money is decimal text in USD."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+from typing import Any
+
+import msgspec
+
+from gateway.core import assets
+from gateway.core.assets import AssetRecord
+from gateway.core.errors import CODES, GatewayError
+from gateway.core.lifecycle import STAGE, STATUS, State
+from gateway.core.pricing import dollars
+from gateway.core.runtime import Runtime
+from gateway.core.tasks import TaskRecord
+
+
+class Cost(msgspec.Struct):
+    """What is held for a task while it runs, and what it cost in the end. Decimal USD."""
+
+    reserved: str | None
+    charged: str | None
+    currency: str = "USD"
+
+
+class AttemptBody(msgspec.Struct):
+    """One try on one provider."""
+
+    number: int
+    provider: str
+    model: str
+    started_at: int
+    ended_at: int | None
+    outcome: str | None
+    error: str | None
+
+
+class MediaBody(msgspec.Struct, omit_defaults=True):
+    """One picture or film that we keep."""
+
+    id: str
+    object: str
+    task_id: str
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+    created: int
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    revised_prompt: str | None = None
+
+
+class TaskBody(msgspec.Struct):
+    """A task as its owner sees it."""
+
+    id: str
+    task_id: str
+    object: str
+    type: str
+    model: str
+    status: str
+    stage: str | None
+    progress: int
+    queue_position: int | None
+    estimated_time_remaining: int | None
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None
+    metadata: dict[str, str]
+    result: dict[str, Any] | None
+    error: str | None
+    error_code: str | None
+    error_details: dict[str, Any] | None
+    cost: Cost
+    provider: str | None
+    attempts: list[AttemptBody]
+    adjusted: dict[str, Any]
+    retry_of: str | None
+    webhook_url: str | None
+
+
+class AcceptedTaskBody(TaskBody):
+    """A task that was just accepted, and where to ask for it."""
+
+    check_status_url: str
+
+
+class ImageBody(msgspec.Struct, omit_defaults=True):
+    """One picture of a synchronous reply: its address or its bytes, never both."""
+
+    url: str | None = None
+    b64_json: str | None = None
+    revised_prompt: str | None = None
+
+
+class ImagesBody(msgspec.Struct, omit_defaults=True):
+    """The reply of a synchronous image request, as the OpenAI SDK reads it."""
+
+    created: int
+    data: list[ImageBody]
+    background: str | None = None
+    output_format: str | None = None
+    quality: str | None = None
+    size: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class Page(msgspec.Struct):
+    """A page of a list; `last_id` is the `after` of the next one."""
+
+    object: str
+    data: list[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def task_body(rt: Runtime, task: TaskRecord, base: str) -> TaskBody:
+    """The task in the wire's words, with links below `base`."""
+    return TaskBody(**_task_members(rt, task, base))
+
+
+def accepted_body(rt: Runtime, task: TaskRecord, base: str) -> AcceptedTaskBody:
+    """The body of a 202."""
+    return AcceptedTaskBody(**_task_members(rt, task, base), check_status_url=f"{base}/v1/tasks/{task.id}")
+
+
+def media_body(rt: Runtime, asset: AssetRecord, base: str) -> MediaBody:
+    """An asset in the wire's words."""
+    return MediaBody(
+        id=asset.id, object=asset.kind, task_id=asset.task_id, url=assets.link(rt, asset, base),
+        media_type=asset.media_type, bytes=asset.size, sha256=asset.sha256, created=_unix(asset.created_at),
+        width=asset.width, height=asset.height, seconds=asset.seconds, revised_prompt=asset.revised_prompt,
+    )  # fmt: skip
+
+
+async def images_body(rt: Runtime, task: TaskRecord, base: str, *, inline: bool) -> ImagesBody:
+    """The reply of a completed synchronous request: links, or with `inline` the bytes."""
+    images = []
+    for asset in task.assets:
+        image = ImageBody(revised_prompt=asset.revised_prompt)
+        if inline:
+            image.b64_json = base64.b64encode(await assets.whole(rt, asset)).decode()
+        else:
+            image.url = assets.link(rt, asset, base)
+        images.append(image)
+    first = task.assets[0] if task.assets else None
+    parameters = task.generation.get("parameters", {})
+    return ImagesBody(
+        created=_unix(task.created_at),
+        data=images,
+        background=parameters.get("background"),
+        output_format=first.media_type.removeprefix("image/") if first else None,
+        quality=parameters.get("quality"),
+        size=f"{first.width}x{first.height}" if first else None,
+        usage=task.usage,
+    )
+
+
+def page(entries: list[Any], has_more: bool) -> Page:
+    """A page of bodies that have ids."""
+    first, last = (entries[0].id, entries[-1].id) if entries else (None, None)
+    return Page("list", entries, first, last, has_more)
+
+
+def task_headers(task: TaskRecord) -> dict[str, str]:
+    """What every reply for a generation says of its task."""
+    headers = {"X-Heliograph-Task-Id": task.id}
+    if task.provider is not None:
+        headers["X-Heliograph-Provider"] = task.provider
+    if task.charged is not None:
+        headers["X-Heliograph-Cost"] = dollars(task.charged)
+    if task.adjusted:
+        headers["X-Heliograph-Adjusted"] = json.dumps(task.adjusted)
+    return headers
+
+
+def failure(task: TaskRecord) -> GatewayError:
+    """The error of a task that did not complete."""
+    if task.state is State.CANCELLED:
+        return GatewayError("cancelled", "The task was cancelled.", task_id=task.id, headers=task_headers(task))
+    return GatewayError(
+        task.error_code or "internal_error",
+        task.error_message or "The task failed.",
+        param=task.error_param,
+        task_id=task.id,
+        headers=task_headers(task),
+    )
+
+
+def _task_members(rt: Runtime, task: TaskRecord, base: str) -> dict[str, Any]:
+    code = CODES[task.error_code] if task.error_code else None
+    return {
+        "id": task.id, "task_id": task.id, "object": "task", "type": f"{task.kind}.{task.operation}",
+        "model": task.model, "status": STATUS[task.state], "stage": STAGE.get(task.state), "progress": task.progress,
+        "queue_position": None, "estimated_time_remaining": None, "created_at": _unix(task.created_at),
+        "started_at": _unix_or_none(task.started_at), "completed_at": _unix_or_none(task.ended_at),
+        "expires_at": None, "metadata": task.labels, "result": _result(rt, task, base), "error": task.error_message,
+        "error_code": task.error_code,
+        "error_details": code and {"type": code.type, "param": task.error_param, "retryable": code.retryable},
+        "cost": Cost(_usd(task.quoted), _usd(task.charged)), "provider": task.provider,
+        "attempts": [
+            AttemptBody(one.number, one.provider, one.model, _unix(one.started_at), _unix_or_none(one.ended_at),
+                        one.outcome, one.error_message)
+            for one in task.attempts
+        ],
+        "adjusted": task.adjusted, "retry_of": None, "webhook_url": None,
+    }  # fmt: skip
+
+
+def _result(rt: Runtime, task: TaskRecord, base: str) -> dict[str, Any] | None:
+    if task.state is not State.COMPLETED:
+        return None
+    data = [media_body(rt, asset, base) for asset in task.assets]
+    urls = [one.url for one in data]
+    first = urls[0] if urls else None
+    return {
+        "url": first, f"{task.kind}_url": first, f"{task.kind}_urls": urls,
+        "created": _unix_or_none(task.ended_at), "data": data,
+    }  # fmt: skip
+
+
+def _unix(time: dt.datetime) -> int:
+    return int(time.timestamp())
+
+
+def _unix_or_none(time: dt.datetime | None) -> int | None:
+    return None if time is None else _unix(time)
+
+
+def _usd(amount: int | None) -> str | None:
+    return None if amount is None else dollars(amount)

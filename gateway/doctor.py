@@ -1,0 +1,116 @@
+"""The doctor: tries everything that an installation depends on, and says what to do where it does not work.
+
+Nothing that it does can bill: providers are asked only what their adapters know to be free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+import msgspec
+
+import migrations
+from gateway.core.catalog import Catalog, build
+from gateway.core.ports import QueueError
+from gateway.core.settings import Settings, variable
+from providers.contract import BadCredential, Provider, ProviderError
+from providers.registry import Registry
+from storage.database import Database, DatabaseUnavailable
+from storage.objects import ObjectError, ObjectStore
+from storage.opening import open_store
+from workers.celery_queue import CeleryQueue
+
+PROBE_KEY = "probe/heliograph-doctor"
+PROBE = b"written, read and deleted by heliograph doctor"
+SECONDS = 20
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One part of the installation: whether it is well, and what was seen or what to do."""
+
+    part: str
+    well: bool
+    words: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Examines database, broker, storage and every configured provider."""
+    catalog = build(settings, Registry.load(settings.provider_modules))
+    checks = [_database(settings), _broker(settings), _storage(settings)]
+    checks += [_provider(name, provider) for name, provider in catalog.providers.items()]
+    try:
+        return [*await asyncio.gather(*checks), _models(catalog)]
+    finally:
+        await catalog.close()
+
+
+async def _database(settings: Settings) -> Finding:
+    db = Database(settings.database, connections=1)
+    kind = "SQLite" if db.sqlite else "PostgreSQL"
+    try:
+        await db.check()
+        behind = await migrations.behind(settings.database)
+    except DatabaseUnavailable as error:
+        return Finding("database", False, f"{kind} does not answer ({error}): check {variable('database_url')}.")
+    finally:
+        await db.close()
+    if behind:
+        return Finding("database", False, f"{kind} answers, but its schema is old: run `heliograph migrate`.")
+    return Finding("database", True, f"{kind} answers and has the newest schema.")
+
+
+async def _broker(settings: Settings) -> Finding:
+    if settings.broker_url is None:
+        return Finding("broker", True, "None is set: everything runs in one process (`heliograph up`).")
+    queue = CeleryQueue(settings.broker_url)
+    try:
+        await queue.check()
+    except QueueError as error:
+        return Finding("broker", False, f"{error}. Check {variable('broker_url')}; tasks wait for the sweep meanwhile.")
+    finally:
+        await queue.close()
+    return Finding("broker", True, "RabbitMQ answers and has our queue.")
+
+
+async def _storage(settings: Settings) -> Finding:
+    store = open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
+    try:
+        async with asyncio.timeout(SECONDS):
+            read = await _write_read_delete(store)
+    except (ObjectError, TimeoutError) as error:
+        detail = str(error) or type(error).__name__
+        return Finding("storage", False, f"{detail}: check {variable('storage_url')} and its credentials.")
+    finally:
+        await store.close()
+    if read != PROBE:
+        return Finding("storage", False, "What was written is not what was read. Do not use this store.")
+    return Finding("storage", True, "A probe object was written, read and deleted.")
+
+
+async def _write_read_delete(store: ObjectStore) -> bytes:
+    await store.put(PROBE_KEY, PROBE, "text/plain")
+    read = b"".join([chunk async for chunk in store.read(PROBE_KEY)])
+    await store.delete(PROBE_KEY)
+    return read
+
+
+async def _provider(name: str, provider: Provider) -> Finding:
+    part = f"provider {name}"
+    try:
+        async with asyncio.timeout(SECONDS):
+            await provider.probe()
+    except BadCredential:
+        variables = ", ".join(provider.card.credentials.values()) or "its credential"
+        return Finding(part, False, f"It does not accept the credential: check {variables}.")
+    except (ProviderError, TimeoutError) as error:
+        detail = getattr(error, "message", None) or "no answer in time"
+        return Finding(part, False, f"{detail} Check its base_url, and the network.")
+    return Finding(part, True, f"{provider.card.title} answers.")
+
+
+def _models(catalog: Catalog) -> Finding:
+    count = len(list(catalog.names()))
+    if count == 0:
+        return Finding("models", False, "None: set a provider's credential, or add one to heliograph.toml.")
+    return Finding("models", True, f"{count} models and aliases are served.")

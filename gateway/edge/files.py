@@ -1,0 +1,25 @@
+"""Signed links to media: they work without a key, in any program that can follow a link, until they are over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import HttpMethod, Request, Response, Router, route
+from litestar.di import NamedDependency
+
+from gateway.core import assets
+from gateway.core.errors import GatewayError
+from gateway.core.runtime import Runtime
+from gateway.web.serving import serve
+
+
+@route("/media/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=200)
+async def follow_link(request: Request[Any, Any, Any], rt: NamedDependency[Runtime], name: str) -> Response[Any]:
+    """The bytes behind a signed link. A key that comes along is not looked at."""
+    expires, signature = request.query_params.get("exp", ""), request.query_params.get("sig", "")
+    if not assets.link_is_valid(rt, name, expires, signature):
+        raise GatewayError("media_not_found", "This link is not valid, or is over.")
+    return await serve(request, rt, await assets.get(rt, name.partition(".")[0], None))
+
+
+router = Router("/", route_handlers=[follow_link], tags=["Media"])

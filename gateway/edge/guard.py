@@ -1,0 +1,129 @@
+"""The guard: what every request must be before a handler sees it, and the id that every reply carries.
+
+The servers behind us accept requests without a Host, with two of them, with endless headers, and bodies that never
+arrive. Those end here, in the error shape of the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.core.errors import GatewayError
+
+log = logging.getLogger(__name__)
+REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
+HOST = re.compile(rb"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?$")
+MOST_HEADERS, MOST_HEADER_BYTES, LONGEST_TARGET = 100, 32_768, 8_192
+
+Refuse = Callable[[GatewayError], tuple[int, list[tuple[bytes, bytes]], bytes]]
+
+
+class Guard:
+    """An ASGI layer around the application. `refuse` renders an error as status, headers and body."""
+
+    def __init__(self, app: ASGIApp, refuse: Refuse, *, max_body_bytes: int, body_seconds: float) -> None:
+        self.app = app
+        self.refuse = refuse
+        self.max_body_bytes = max_body_bytes
+        self.body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what is sound, and answers the rest itself."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        reply = _Reply(send, _request_id(scope))
+        body = _Body(receive, self.max_body_bytes, self.body_seconds)
+        started = time.monotonic()
+        try:
+            _check(scope)
+            await self.app(scope, body, reply)
+        except GatewayError as error:
+            if reply.status is not None:
+                raise
+            await self._answer(reply, error)
+        finally:
+            milliseconds = (time.monotonic() - started) * 1000
+            log.info(
+                "%s %s %s %.0f ms", scope["method"], _printable(scope["path"]), reply.status, milliseconds,
+                extra={"request_id": reply.request_id.decode()},
+            )  # fmt: skip
+
+    async def _answer(self, reply: _Reply, error: GatewayError) -> None:
+        status, headers, body = self.refuse(error)
+        # What is left of the request was not read, so the connection cannot be used for another one.
+        headers = [*headers, (b"connection", b"close")]
+        await reply({"type": "http.response.start", "status": status, "headers": headers})
+        await reply({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _Reply:
+    """The way back to the client: adds the request id."""
+
+    def __init__(self, send: Send, request_id: bytes) -> None:
+        self.send = send
+        self.request_id = request_id
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id)]
+        await self.send(message)
+
+
+class _Body:
+    """The way in: a body must be complete within its time and its size."""
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self.receive = receive
+        self.left = most
+        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.complete = False
+
+    async def __call__(self) -> Any:
+        if self.complete:
+            return await self.receive()
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                message = await self.receive()
+        except TimeoutError as error:
+            raise GatewayError("request_timeout", "The request body did not arrive in time.") from error
+        if message["type"] == "http.request":
+            self.complete = not message.get("more_body", False)
+            self.left -= len(message.get("body", b""))
+            if self.left < 0:
+                raise GatewayError("payload_too_large", "The request body is too large.")
+        return message
+
+
+def _request_id(scope: Scope) -> bytes:
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) == 1 and REQUEST_ID.match(given[0]):
+        return given[0]
+    return b"req_" + secrets.token_hex(12).encode()
+
+
+def _check(scope: Scope) -> None:
+    headers = scope["headers"]
+    if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
+        raise GatewayError("headers_too_large", "The request headers are too large.")
+    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > LONGEST_TARGET:
+        raise GatewayError("uri_too_long", "The address of the request is too long.")
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or not HOST.match(hosts[0]):
+        raise GatewayError("invalid_header", "The request must have one valid Host header.")
+    if any(byte < 32 and byte != 9 for _, value in headers for byte in value):
+        raise GatewayError("invalid_header", "A request header holds a control character.")
+
+
+def _printable(path: str) -> str:
+    return path[:200].encode("ascii", "backslashreplace").decode() if path.isprintable() else repr(path[:200])

@@ -1,0 +1,55 @@
+"""The HTTP server: uvicorn, in this process or in several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from litestar.types import ASGIApp
+
+from gateway.core.settings import Settings
+
+
+class _Announcing(uvicorn.Server):
+    """Says where it listens once it does, which with port 0 nobody knows before."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self.announce = announce
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Opens the sockets, then announces the address."""
+        await super().startup(sockets)
+        if self.started and self.servers:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            self.announce(f"http://{host}:{port}")
+
+
+def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> None:
+    """Serves until told to stop, in this process."""
+    config: Any = uvicorn.Config(application, **_options(settings))  # type: ignore[arg-type]  # litestar's ASGI types
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_Announcing(config, announce).serve())
+
+
+def run_many(settings: Settings, factory: str) -> None:
+    """Serves in several processes that share the port; `factory` names what makes each one's application."""
+    uvicorn.run(factory, factory=True, workers=settings.processes, **_options(settings))
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_graceful_shutdown": int(settings.drain_seconds),
+    }

@@ -1,0 +1,1 @@
+"""What the HTTP surface shares: reading bodies and queries, serving bytes. Knows no dialect."""

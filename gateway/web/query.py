@@ -1,0 +1,26 @@
+"""Query parameters of lists, read strictly: what is not understood is refused with the field's name."""
+
+from __future__ import annotations
+
+from gateway.core.errors import allowed, invalid
+
+DEFAULT_PAGE, LARGEST_PAGE = 20, 100
+
+
+def whole_number(name: str, text: str, least: int, most: int) -> int:
+    """A whole number in plain ASCII digits within bounds."""
+    if text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most:
+        return int(text)
+    raise invalid(name, f"{name} must be a whole number from {least} to {most}.")
+
+
+def page_size(limit: str | None) -> int:
+    """How many entries a page has."""
+    return DEFAULT_PAGE if limit is None else whole_number("limit", limit, 1, LARGEST_PAGE)
+
+
+def order_of(order: str | None) -> str:
+    """`desc`, the newest first, unless `asc` is asked for."""
+    if order not in (None, "asc", "desc"):
+        raise allowed("order", order, ("asc", "desc"))
+    return order or "desc"

@@ -1,0 +1,179 @@
+"""An object store in an S3 bucket, by boto3 in a bounded pool of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, Literal, TypeVar
+
+import boto3
+import msgspec
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from storage.keys import checked
+from storage.objects import Found, NoSuchObject, ObjectError, ObjectStore, Stored
+
+T = TypeVar("T")
+CHUNK = 1 << 18
+IN_MEMORY = 4 << 20
+CONNECT_SECONDS, READ_SECONDS = 3, 20
+MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """Where the bucket is and how to get in. Without keys, boto3 asks the usual AWS places."""
+
+    name: str
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    # `when_required` is for stores that do not know the newer checksums.
+    checksums: Literal["when_supported", "when_required"] = "when_supported"
+    access_key: str | None = None
+    secret_key: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"Bucket({self.name!r}, {self.prefix!r}, {self.endpoint!r})"
+
+
+class S3Store(ObjectStore):
+    """Keeps objects in a bucket, below the prefix."""
+
+    def __init__(self, bucket: Bucket, threads: int = 16) -> None:
+        self.bucket = bucket
+        self._prefix = f"{bucket.prefix.strip('/')}/" if bucket.prefix else ""
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="s3")
+        config = Config(
+            signature_version="s3v4",
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=threads,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            request_checksum_calculation=bucket.checksums,
+            response_checksum_validation=bucket.checksums,
+            s3={"addressing_style": bucket.addressing},
+        )
+        self._s3 = boto3.client(
+            "s3",
+            endpoint_url=bucket.endpoint,
+            region_name=bucket.region,
+            aws_access_key_id=bucket.access_key,
+            aws_secret_access_key=bucket.secret_key,
+            config=config,
+        )
+
+    async def put(self, key: str, data: bytes | AsyncIterable[bytes], media_type: str) -> Stored:
+        """Sends the bytes with their SHA-256, so that the store refuses what arrives otherwise."""
+        name = self._name(key)
+        if isinstance(data, bytes):
+            digest = hashlib.sha256(data)
+            await self._run(lambda: self._put(name, data, media_type, digest.digest()))
+            return Stored(len(data), digest.hexdigest())
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:  # noqa: SIM117 - the two are of different kinds
+            digest, size = await self._spool(data, spool)
+            await self._run(lambda: self._put(name, spool, media_type, digest.digest()))
+        return Stored(size, digest.hexdigest())
+
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yields the object in chunks as they arrive."""
+        name = self._name(key)
+        if end is not None and end <= start:
+            if await self.find(key) is None:
+                raise NoSuchObject("there is no such object")
+            return
+        wanted = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        try:
+            answer = await self._run(lambda: self._s3.get_object(Bucket=self.bucket.name, Key=name, **wanted))
+        except _PastTheEnd:
+            return
+        body = answer["Body"]
+        try:
+            while chunk := await self._run(lambda: body.read(CHUNK)):
+                yield chunk
+        finally:
+            body.close()
+
+    async def find(self, key: str) -> Found | None:
+        """Asks for the object's head."""
+        name = self._name(key)
+        try:
+            head = await self._run(lambda: self._s3.head_object(Bucket=self.bucket.name, Key=name))
+        except NoSuchObject:
+            return None
+        return Found(key, head["ContentLength"], head.get("ContentType", ""), head["LastModified"])
+
+    async def delete(self, key: str) -> None:
+        """Removes the object."""
+        name = self._name(key)
+        await self._run(lambda: self._s3.delete_object(Bucket=self.bucket.name, Key=name))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[Found]:
+        """Every object below the prefix, a page at a time. S3 does not list media types: they are empty."""
+        more: dict[str, Any] = {}
+        while True:
+            page = await self._run(
+                lambda more=more: self._s3.list_objects_v2(
+                    Bucket=self.bucket.name, Prefix=self._prefix + prefix, **more
+                )  # type: ignore[misc]  # mypy cannot type the default
+            )
+            for entry in page.get("Contents", ()):
+                yield Found(entry["Key"].removeprefix(self._prefix), entry["Size"], "", entry["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def link(self, key: str, media_type: str, seconds: int) -> str | None:
+        """A presigned GET: computed here, without asking the store."""
+        wanted = {"Bucket": self.bucket.name, "Key": self._name(key), "ResponseContentType": media_type}
+        return str(self._s3.generate_presigned_url("get_object", Params=wanted, ExpiresIn=seconds))
+
+    async def close(self) -> None:
+        """Lets threads and connections go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._s3.close()
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked(key)
+
+    def _put(self, name: str, body: Any, media_type: str, digest: bytes) -> None:
+        self._s3.put_object(
+            Bucket=self.bucket.name, Key=name, Body=body, ContentType=media_type,
+            ChecksumSHA256=base64.b64encode(digest).decode(),
+        )  # fmt: skip
+
+    async def _spool(self, data: AsyncIterable[bytes], spool: IO[bytes]) -> tuple[Any, int]:
+        digest, size = hashlib.sha256(), 0
+        async for chunk in data:
+            await self._run(lambda chunk=chunk: spool.write(chunk))  # type: ignore[misc]  # mypy cannot type the default
+            digest.update(chunk)
+            size += len(chunk)
+        spool.seek(0)
+        return digest, size
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except ClientError as error:
+            raise _translated(error) from error
+        except (BotoCoreError, OSError) as error:
+            raise ObjectError(f"the object store did not answer: {type(error).__name__}") from error
+
+
+class _PastTheEnd(ObjectError):
+    """The range begins behind the last byte: there is nothing to read."""
+
+
+def _translated(error: ClientError) -> ObjectError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if code in MISSING:
+        return NoSuchObject("there is no such object")
+    if code in ("InvalidRange", "416"):
+        return _PastTheEnd("the range begins behind the end of the object")
+    return ObjectError(f"the object store refused: {code}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import tomllib
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,6 +65,27 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Literal["image", "second"] = "image"
 
 
+class UsagePrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a vendor bills by its own count, as of `as_of`: USD per million of each number in the usage that it reports.
+
+    `per_million` maps a number's place in the usage (nested names joined by dots) to its price. `total` is the place
+    of the number that all of them must add up to; when they do not, something was counted that has no price here.
+    """
+
+    as_of: dt.date
+    per_million: dict[str, Usd]
+    total: str
+
+    def cost(self, usage: Mapping[str, Any]) -> int | None:
+        """What that usage costs in micro-USD, rounded up; None when it is not clear."""
+        counts = {place: _number(usage, place) for place in self.per_million}
+        total = _number(usage, self.total)
+        if total == 0 or sum(counts.values()) != total:
+            return None
+        exact = sum((count * Decimal(self.per_million[place]) for place, count in counts.items()), Decimal())
+        return int(exact.to_integral_value(ROUND_CEILING))
+
+
 class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one model of a vendor can do. `public` is the name that callers use, when it is not the vendor's own."""
 
@@ -82,6 +105,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[str, Parameter] = {}
     extras: tuple[str, ...] = ()
     price: Price | None = None
+    usage_price: UsagePrice | None = None
     billed_on_failure: bool = False
     released: dt.date | None = None
     retires: dt.date | None = None
@@ -90,6 +114,11 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def public_name(self) -> str:
         """The name that callers ask for."""
         return self.public or self.name
+
+    def renamed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters under the vendor's own names."""
+        ours = {name: parameter.sent_as or name for name, parameter in self.parameters.items()}
+        return {ours.get(name, name): value for name, value in parameters.items()}
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,12 +154,46 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next((model for model in self.models if model.name == name), None)
 
 
+def _number(usage: Mapping[str, Any], place: str) -> int:
+    """The whole number at a place in a usage, 0 when there is none."""
+    value: Any = usage
+    for name in place.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
 def decode(raw: dict[str, Any], where: str) -> Card:
-    """Reads a card from what TOML gave; raises CardError that says what is wrong in `where`."""
+    """Reads a card from what TOML gave; raises CardError that says what is wrong in `where`.
+
+    A model may say `like = "<name>"` to take over every member of a model further up that it does not state itself.
+    """
     try:
-        return msgspec.convert(raw, Card)
+        return msgspec.convert(_expanded(raw, where), Card)
     except msgspec.ValidationError as error:
         raise CardError(f"{where}: {error}") from error
+
+
+def _expanded(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """The card with every `like` replaced by what it stands for."""
+    known: dict[str, dict[str, Any]] = {}
+    models = raw.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
+        return raw
+    for model in models:
+        name, like = str(model.get("name")), model.get("like")
+        if name in known:
+            raise CardError(f"{where}: two models are named {name}")
+        if like is not None and str(like) not in known:
+            raise CardError(f"{where}: there is no model {like} above {name}")
+        known[name] = model if like is None else _over(known[str(like)], model)
+    return {**raw, "models": list(known.values())}
+
+
+def _over(base: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    whole = {name: value for name, value in {**base, **model}.items() if name != "like"}
+    if "parameters" in model and "parameters" in base:
+        whole["parameters"] = {**base["parameters"], **model["parameters"]}
+    return whole
 
 
 def load(path: Path) -> Card:

@@ -38,6 +38,8 @@ from storage.objects import ObjectError
 
 log = logging.getLogger(__name__)
 MAX_TAKES = 3
+# Seconds that an adapter has, beyond its card's timeout, to say itself what became of a call.
+MARGIN = 15
 ELSEWHERE = (BadCredential, RateLimited, Unavailable)
 CODES: dict[type[ProviderError], str] = {
     Blocked: "content_policy_violation",
@@ -124,7 +126,7 @@ async def _send(work: Work, number: int, provider_name: str, model: str) -> None
     provider = work.rt.catalog.providers[provider_name]
     order = Order(work.generation, model, f"{work.id}-{number}", report=work.report)
     try:
-        async with work.turn.renewing(), asyncio.timeout(max(min(provider.card.timeout, work.seconds_left), 1)):
+        async with work.turn.renewing(), asyncio.timeout(_patience(work, provider)):
             answer = await provider.submit(order)
     except ELSEWHERE as error:
         return await _go_elsewhere(work, number, error)
@@ -138,6 +140,11 @@ async def _send(work: Work, number: int, provider_name: str, model: str) -> None
         log.exception("%s: the provider %s failed while submitting", work.id, provider_name)
         return await _failed(work, number, Unsure(UNKNOWN))
     await _answered(work, number, provider, answer)
+
+
+def _patience(work: Work, provider: Provider) -> float:
+    """How long a submit may take. The adapter's own limit ends first: it knows whether anything was sent by then."""
+    return min(provider.card.timeout + MARGIN, max(work.seconds_left, 1))
 
 
 async def _go_elsewhere(work: Work, number: int, error: ProviderError) -> None:

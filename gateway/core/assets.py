@@ -15,12 +15,15 @@ from sqlalchemy import RowMapping, select, update
 from gateway.core import ids, signing
 from gateway.core.errors import GatewayError
 from gateway.core.inspection import EXTENSIONS, NotMedia
+from gateway.core.outbound import Blocked, OutboundError, TooLarge
 from gateway.core.runtime import Runtime
 from gateway.core.tables import ASSETS
 from providers.contract import Output, Provider
 from storage.objects import NoSuchObject
 
 CHUNK = 1 << 20
+# Vendors' links lead through their CDN; each hop is checked like the first.
+REDIRECTS = 3
 PREFIXES = {"image": "img", "video": "vid"}
 
 
@@ -101,7 +104,7 @@ async def keep(rt: Runtime, key: str, landed: Landed, data: bytes) -> Landed:
 async def fetch(rt: Runtime, provider: Provider, key: str, landed: Landed) -> Landed:
     """Copies an output from the vendor's URL, checks and stores it.
 
-    Raises OutboundError or ProviderError when it could not be fetched, ObjectError when the store fails.
+    Raises OutboundError or ProviderError when it may be fetched later, ObjectError when the store fails.
     """
     file, name = tempfile.mkstemp(prefix="heliograph-")
     path = Path(name)
@@ -111,8 +114,12 @@ async def fetch(rt: Runtime, provider: Provider, key: str, landed: Landed) -> La
                 spool.write(chunk)
         facts = await rt.inspector.image(path)
         stored = await rt.objects.put(key, _chunks(path), facts.media_type)
-    except NotMedia as error:
-        return msgspec.structs.replace(landed, flaw=str(error))
+    except (NotMedia, Blocked, TooLarge) as error:
+        return msgspec.structs.replace(landed, url=None, flaw=str(error))
+    except OutboundError as error:
+        if not _for_good(error):
+            raise
+        return msgspec.structs.replace(landed, url=None, flaw=str(error))
     finally:
         path.unlink(missing_ok=True)
     return msgspec.structs.replace(
@@ -121,14 +128,20 @@ async def fetch(rt: Runtime, provider: Provider, key: str, landed: Landed) -> La
     )  # fmt: skip
 
 
+def _for_good(error: OutboundError) -> bool:
+    """Whether the vendor's server says that there is nothing at that URL, rather than that it has trouble."""
+    return error.status is not None and 400 <= error.status < 500 and error.status not in (408, 425, 429)
+
+
 async def _download(rt: Runtime, provider: Provider, url: str) -> AsyncIterator[bytes]:
     if provider.card.private_outputs:
         async for chunk in provider.read(Output(url=url)):
             yield chunk
         return
     limit, seconds = rt.settings.max_output_bytes, provider.card.timeout
-    async with rt.outbound.fetch(url, limit=limit, timeout=seconds, hosts=provider.card.output_hosts) as answer:
-        async for chunk in answer.body:
+    hosts = provider.card.output_hosts
+    async with rt.outbound.fetch(url, limit=limit, timeout=seconds, hosts=hosts, redirects=REDIRECTS) as body:
+        async for chunk in body:
             yield chunk
 
 

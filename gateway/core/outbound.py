@@ -208,9 +208,7 @@ class Outbound:
             )
         )
         url = URL(str(target), encoded=True)
-        response = await stack.enter_async_context(session.get(url, allow_redirects=False))
-        stack.callback(_hang_up, response)
-        return response
+        return await stack.enter_async_context(session.get(url, allow_redirects=False))
 
     async def _addresses(self, target: Target, allowed: Allowed) -> list[Address]:
         """The addresses to dial, in order: all that the name has, or the one that the URL spells out."""
@@ -263,13 +261,8 @@ def _vet(addresses: Sequence[Address], allowed: Allowed) -> None:
             raise Blocked("the host of the URL does not have a public address") from ValueError(f"denied: {address}")
 
 
-def _hang_up(response: aiohttp.ClientResponse) -> None:
-    """Cuts a connection whose body was not read to its end: closing TLS in good order would wait for the other side."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-
-
 def default_tls() -> ssl.SSLContext:
+    """Trusts the authorities of the system and those of Mozilla: a slim system may have none of its own."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

@@ -30,7 +30,19 @@ from workers import main as worker_main
 from workers.embedded import EmbeddedQueue
 
 T = TypeVar("T")
-NOISY = ("aio_pika", "aiormq", "alembic", "boto3", "botocore", "httpx", "openai", "s3transfer", "urllib3")
+NOISY = (
+    "celery.app.trace",
+    "celery.worker.strategy",
+    "aio_pika",
+    "aiormq",
+    "alembic",
+    "boto3",
+    "botocore",
+    "httpx",
+    "openai",
+    "s3transfer",
+    "urllib3",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -52,7 +52,7 @@ def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, s
         route_handlers=[
             Router("/", route_handlers=[openai_images.router, tasks.router, media.router, models.router],
                    dependencies={"caller": Provide(provide_caller)}),
-            Router("/admin/v1", route_handlers=[admin.router], dependencies={"admin": Provide(require_admin)}),
+            Router("/admin/v1", route_handlers=[admin.router], guards=[require_admin]),
             files.router,
             health.router,
             docs.router,

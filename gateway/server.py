@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,7 @@ class _Announcing(uvicorn.Server):
 
 def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> None:
     """Serves until told to stop, in this process."""
+    _end_in_peace()
     config: Any = uvicorn.Config(application, **_options(settings))  # type: ignore[arg-type]  # litestar's ASGI types
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_Announcing(config, announce).serve())
@@ -37,7 +40,14 @@ def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None
 
 def run_many(settings: Settings, factory: str) -> None:
     """Serves in several processes that share the port; `factory` names what makes each one's application."""
+    _end_in_peace()
     uvicorn.run(factory, factory=True, workers=settings.processes, **_options(settings))
+
+
+def _end_in_peace() -> None:
+    """After its own shutdown uvicorn raises the signal that it had caught: being told to stop is no failure."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _options(settings: Settings) -> dict[str, Any]:

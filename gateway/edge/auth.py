@@ -6,6 +6,8 @@ import hmac
 from typing import Any
 
 from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
 from gateway.core import keys
 from gateway.core.errors import GatewayError
@@ -30,10 +32,10 @@ async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
     return caller
 
 
-async def require_admin(request: Request[Any, Any, Any]) -> None:
-    """Lets only the administrator pass; a virtual key is told that it is not one."""
-    runtime: Runtime = request.app.state.runtime
-    text, admin = key_text(request), runtime.settings.admin_key
+async def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard that lets only the administrator pass; a virtual key is told that it is not one."""
+    runtime: Runtime = connection.app.state.runtime
+    text, admin = key_text(connection), runtime.settings.admin_key
     if admin is not None and hmac.compare_digest(text.encode(), admin.encode()):
         return
     if await keys.authenticate(runtime, text) is not None:
@@ -41,7 +43,7 @@ async def require_admin(request: Request[Any, Any, Any]) -> None:
     raise GatewayError("invalid_api_key", REFUSED)
 
 
-def key_text(request: Request[Any, Any, Any]) -> str:
+def key_text(request: ASGIConnection[Any, Any, Any, Any]) -> str:
     """The key that the request carries, as a bearer or in X-API-Key; empty when there is none, or more than one."""
     given = request.headers.getall("authorization", [])
     if not given:

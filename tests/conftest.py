@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from tests.seaweed import Seaweed
 from tests.services import Missing, database, vhost
 
 T = TypeVar("T")
@@ -40,10 +41,8 @@ def broker(stack: ExitStack) -> str:
 
 
 @pytest.fixture(scope="session")
-def seaweed(stack: ExitStack) -> Any:
+def seaweed(stack: ExitStack) -> Seaweed:
     """An S3 server for this run, with a bucket."""
-    from tests.seaweed import Seaweed
-
     return _open(stack, Seaweed())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from litestar.types import ASGIApp
 
 import migrations
 from gateway import app, doctor, server
@@ -85,7 +86,7 @@ def serve(settings: Settings) -> None:
         server.run(settings, app.web_app(settings), lambda address: click.echo(f"Heliograph serves at {address}"))
 
 
-def web_process() -> app.ASGIApp:
+def web_process() -> ASGIApp:
     """The application of one of several web processes, which knows nothing but its environment."""
     config = os.environ.get("HELIOGRAPH_CONFIG")
     return app.web_app(load(os.environ, Path(config) if config else None))
@@ -133,11 +134,9 @@ def create(settings: Settings, name: str, days: int | None, text: str | None, qu
 @click.pass_obj
 def list_keys(settings: Settings) -> None:
     """Lists all virtual keys, without their texts."""
-    for row in _with_runtime(with_secret(settings), keys.listing):
-        state = (
-            "revoked" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else "live"
-        )
-        click.echo(f"{row['id']}  …{row['hint']}  {state:16}  {row['created_at']:%Y-%m-%d %H:%M}  {row['name']}")
+    for key in _with_runtime(with_secret(settings), keys.listing):
+        state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
+        click.echo(f"{key.id}  …{key.hint}  {state:16}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
 
 
 @keys_group.command()

@@ -21,10 +21,10 @@ from gateway.core.runtime import Runtime, open_runtime
 from gateway.core.settings import Settings
 from gateway.core.sweep import sweep_for_ever
 from gateway.dialects import errors, media, models, openai_images, tasks
-from gateway.web.body import schemas
 from gateway.edge import admin, docs, files, health
 from gateway.edge.auth import provide_caller, provide_runtime, require_admin
 from gateway.edge.guard import Guard
+from gateway.web.body import schemas
 from workers.celery_queue import CeleryQueue
 from workers.embedded import EmbeddedQueue
 

@@ -33,7 +33,7 @@ class _Announcing(uvicorn.Server):
 def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> None:
     """Serves until told to stop, in this process."""
     _end_in_peace()
-    config: Any = uvicorn.Config(application, **_options(settings))  # type: ignore[arg-type]  # litestar's ASGI types
+    config: Any = uvicorn.Config(application, **_options(settings))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_Announcing(config, announce).serve())
 

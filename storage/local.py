@@ -12,8 +12,9 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -45,7 +46,7 @@ class LocalStore(ObjectStore):
         try:
             hashed, size = hashlib.sha256(), 0
             async for chunk in data:
-                await self._run(lambda chunk=chunk: file.write(chunk))  # type: ignore[misc]  # mypy cannot type the default
+                await self._run(partial(file.write, chunk))
                 hashed.update(chunk)
                 size += len(chunk)
             await self._run(lambda: self._finish(file, draft, place, key, media_type))
@@ -57,10 +58,10 @@ class LocalStore(ObjectStore):
         """Yields the file in chunks, read in threads."""
         file = await self._run(lambda: (self._objects / checked(key)).open("rb"))
         try:
-            left = float("inf") if end is None else end - start
+            position = start
             await self._run(lambda: file.seek(start))
-            while left > 0 and (chunk := await self._run(lambda: file.read(int(min(CHUNK, left))))):
-                left -= len(chunk)
+            while chunk := await self._run(partial(file.read, CHUNK if end is None else min(CHUNK, end - position))):
+                position += len(chunk)
                 yield chunk
         finally:
             file.close()
@@ -79,7 +80,7 @@ class LocalStore(ObjectStore):
     async def list(self, prefix: str = "") -> AsyncIterator[Found]:
         """Every file whose key begins with the prefix."""
         for key in await self._run(lambda: self._keys(prefix)):
-            found = await self._run(lambda key=key: self._found(key))  # type: ignore[misc]  # as above
+            found = await self._run(partial(self._found, key))
             if found is not None:
                 yield found
 
@@ -137,7 +138,7 @@ class LocalStore(ObjectStore):
         media_type = kind.read_text(encoding="utf-8") if kind.is_file() else UNKNOWN_TYPE
         return Found(key, stat.st_size, media_type, dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC))
 
-    def _keys(self, prefix: str) -> list[str]:
+    def _keys(self, prefix: str) -> Sequence[str]:
         files = (Path(folder) / name for folder, _, names in os.walk(self._objects) for name in names)
         keys = (file.relative_to(self._objects).as_posix() for file in files)
         return sorted(key for key in keys if key.startswith(prefix))

@@ -8,6 +8,7 @@ import hashlib
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import IO, Any, Literal, TypeVar
 
 import boto3
@@ -76,7 +77,7 @@ class S3Store(ObjectStore):
             digest = hashlib.sha256(data)
             await self._run(lambda: self._put(name, data, media_type, digest.digest()))
             return Stored(len(data), digest.hexdigest())
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:  # noqa: SIM117 - the two are of different kinds
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
             digest, size = await self._spool(data, spool)
             await self._run(lambda: self._put(name, spool, media_type, digest.digest()))
         return Stored(size, digest.hexdigest())
@@ -88,9 +89,9 @@ class S3Store(ObjectStore):
             if await self.find(key) is None:
                 raise NoSuchObject("there is no such object")
             return
-        wanted = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        part = f"bytes={start}-{'' if end is None else end - 1}"
         try:
-            answer = await self._run(lambda: self._s3.get_object(Bucket=self.bucket.name, Key=name, **wanted))
+            answer = await self._run(lambda: self._s3.get_object(Bucket=self.bucket.name, Key=name, Range=part))
         except _PastTheEnd:
             return
         body = answer["Body"]
@@ -151,7 +152,7 @@ class S3Store(ObjectStore):
     async def _spool(self, data: AsyncIterable[bytes], spool: IO[bytes]) -> tuple[Any, int]:
         digest, size = hashlib.sha256(), 0
         async for chunk in data:
-            await self._run(lambda chunk=chunk: spool.write(chunk))  # type: ignore[misc]  # mypy cannot type the default
+            await self._run(partial(spool.write, chunk))
             digest.update(chunk)
             size += len(chunk)
         spool.seek(0)

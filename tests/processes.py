@@ -1,4 +1,4 @@
-"""Processes that a test starts, watches and kills: the real commands, on free ports, with an environment of their own."""
+"""Processes that a test starts, watches and kills: the real commands, on free ports, in a clean environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Process:
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as out:
-            self.popen = subprocess.Popen(  # noqa: S603 - our own commands
+            self.popen = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 env={**_plain(), **environ},
                 cwd=log.parent,
@@ -90,7 +90,7 @@ class Process:
 
 def run(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> str:
     """Runs a command to its end and returns what it printed; fails when it fails."""
-    done = subprocess.run(  # noqa: S603 - our own commands
+    done = subprocess.run(
         [sys.executable, "-m", *arguments],
         env={**_plain(), **environ}, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )  # fmt: skip

@@ -58,7 +58,7 @@ class Seaweed:
             "PATH": os.environ["PATH"], "HOME": str(self._folder), "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }  # fmt: skip
-        self._process = subprocess.Popen(  # noqa: S603 - the binary of a package that we install
+        self._process = subprocess.Popen(
             command, env=environ, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._wait()

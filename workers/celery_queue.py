@@ -123,7 +123,7 @@ class CeleryQueue:
         self._connection, self._exchange = connection, exchange
 
     def _encoded(self, message: Message) -> aio_pika.Message:
-        parts = self._app.amqp.as_task_v2(uuid(), HANDLER, [message.kind, message.id, message.version], {})
+        parts = self._app.amqp.as_task_v2(uuid(), HANDLER, (message.kind, message.id, message.version), {})
         return aio_pika.Message(
             msgspec.json.encode(parts.body),
             headers={name: value for name, value in parts.headers.items() if value is not None},

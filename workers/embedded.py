@@ -12,7 +12,7 @@ from gateway.core.ports import Message
 
 
 class EmbeddedQueue:
-    """Hands messages to the executor of the same process. What it holds dies with the process; the sweep rings again."""
+    """Hands messages to the executor of the same process. What it holds dies with it; the sweep rings again."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

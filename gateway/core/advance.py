@@ -28,11 +28,22 @@ from gateway.core.ports import Message
 from gateway.core.pricing import quote
 from gateway.core.runtime import Runtime
 from gateway.core.tables import TASKS
-from gateway.core.turns import TurnLost
+from gateway.core.turns import Turn, TurnLost
 from gateway.core.work import Work
 from providers.contract import (
-    BadCredential, Blocked, Broken, Done, Order, Output, Pending, Provider, ProviderError, RateLimited, Refused,
-    Unavailable, Unsure,
+    BadCredential,
+    Blocked,
+    Broken,
+    Done,
+    Order,
+    Output,
+    Pending,
+    Provider,
+    ProviderError,
+    RateLimited,
+    Refused,
+    Unavailable,
+    Unsure,
 )  # fmt: skip
 from storage.objects import ObjectError
 
@@ -56,12 +67,16 @@ UNKNOWN = "The provider may have accepted the request, but the answer did not ar
 async def advance(rt: Runtime, message: Message) -> None:
     """Takes the turn that the message rings for and does what is due; a stale message is a normal end."""
     turn = await turns.take(rt.db, TASKS, message, rt.now, rt.settings.lease_seconds)
-    if turn is None:
-        return
+    if turn is not None:
+        await go_on(rt, turn)
+
+
+async def go_on(rt: Runtime, turn: Turn) -> None:
+    """Does what is due in a turn that was taken."""
     try:
         await _step(Work(rt, turn))
     except TurnLost:
-        log.info("%s went on elsewhere", message.id)
+        log.info("%s went on elsewhere", turn.id)
 
 
 async def _step(work: Work) -> None:
@@ -79,7 +94,7 @@ async def _step(work: Work) -> None:
         await _poll(work, attempt)
     elif work.state is State.STORING:
         landed = [msgspec.convert(one, Landed) for one in attempt["outputs"]]
-        await _store(work, attempt["provider"], attempt["number"], attempt["cost"], landed)
+        await _store(work, attempt["provider"], attempt["number"], attempt["cost"], landed, None)
 
 
 async def _submit(work: Work) -> None:
@@ -215,12 +230,13 @@ async def _answered(work: Work, number: int, provider: Provider, answer: Pending
             *(_keep(work, number, one, output) for one, output in zip(landed, answer.outputs, strict=True))
         )
     usage = dict(answer.usage) if answer.usage else None
-    await work.store(number, landed, usage=usage, cost=answer.cost)
-    await _store(work, provider.card.name, number, answer.cost, landed)
+    if any(one.url for one in landed):
+        await work.store(number, landed, usage=usage, cost=answer.cost)
+    await _store(work, provider.card.name, number, answer.cost, landed, usage)
 
 
 async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Landed:
-    """Stores bytes that came with the answer. They exist nowhere else, so a store that fails is tried until it works."""
+    """Stores bytes that came with the answer. They exist nowhere else: a store that fails is tried until it works."""
     while output.data is not None:
         try:
             return await assets.keep(work.rt, assets.object_key(work.id, number, landed.position), landed, output.data)
@@ -232,19 +248,22 @@ async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Land
     return landed
 
 
-async def _store(work: Work, provider_name: str, number: int, cost: int | None, landed: list[Landed]) -> None:
+async def _store(
+    work: Work, provider_name: str, number: int, cost: int | None, landed: list[Landed], usage: dict[str, Any] | None
+) -> None:
     provider = work.rt.catalog.providers[provider_name]
-    async with work.turn.renewing():
-        brought = await asyncio.gather(*(_bring(work, provider, number, one) for one in landed))
-    if any(one.url for one in brought) and work.seconds_left > 0:
-        return await work.store(number, brought, due_at=work.later())
-    good = [one for one in brought if one.key]
+    if any(one.url for one in landed):
+        async with work.turn.renewing():
+            landed = await asyncio.gather(*(_bring(work, provider, number, one) for one in landed))
+    if any(one.url for one in landed) and work.seconds_left > 0:
+        return await work.store(number, landed, due_at=work.later())
+    good = [one for one in landed if one.key]
     if not good:
         return await _failed(work, number, Broken("The provider's result could not be fetched, or is no image."))
-    if work.task["cancel_asked_at"]:
-        return await work.cancel(number)
-    charged = _charge(work, provider_name, cost, len(good))
-    await work.complete(number, good, charged, _deviations(work, good))
+    await work.complete(
+        number, good, charged=_charge(work, provider_name, cost, len(good)), adjusted=_deviations(work, good),
+        usage=usage, cost=cost, outputs=msgspec.to_builtins(landed),
+    )  # fmt: skip
 
 
 async def _bring(work: Work, provider: Provider, number: int, landed: Landed) -> Landed:

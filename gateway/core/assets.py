@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from sqlalchemy import RowMapping, select, update
@@ -106,22 +106,19 @@ async def fetch(rt: Runtime, provider: Provider, key: str, landed: Landed) -> La
 
     Raises OutboundError or ProviderError when it may be fetched later, ObjectError when the store fails.
     """
-    file, name = tempfile.mkstemp(prefix="heliograph-")
-    path = Path(name)
     try:
-        with os.fdopen(file, "wb") as spool:
+        with tempfile.NamedTemporaryFile(prefix="heliograph-") as spool:
             async for chunk in _download(rt, provider, landed.url or ""):
-                spool.write(chunk)
-        facts = await rt.inspector.image(path)
-        stored = await rt.objects.put(key, _chunks(path), facts.media_type)
+                await asyncio.to_thread(spool.write, chunk)
+            await asyncio.to_thread(spool.flush)
+            facts = await rt.inspector.image(Path(spool.name))
+            stored = await rt.objects.put(key, _chunks(spool), facts.media_type)
     except (NotMedia, Blocked, TooLarge) as error:
         return msgspec.structs.replace(landed, url=None, flaw=str(error))
     except OutboundError as error:
         if not _for_good(error):
             raise
         return msgspec.structs.replace(landed, url=None, flaw=str(error))
-    finally:
-        path.unlink(missing_ok=True)
     return msgspec.structs.replace(
         landed, url=None, key=key, media_type=facts.media_type, width=facts.width, height=facts.height,
         size=stored.size, sha256=stored.sha256,
@@ -145,13 +142,13 @@ async def _download(rt: Runtime, provider: Provider, url: str) -> AsyncIterator[
             yield chunk
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    file.seek(0)
+    while chunk := await asyncio.to_thread(file.read, CHUNK):
+        yield chunk
 
 
-def rows_of(rt: Runtime, task: RowMapping, landed: list[Landed]) -> list[dict[str, Any]]:
+def rows_of(rt: Runtime, task: Mapping[str, Any], landed: list[Landed]) -> list[dict[str, Any]]:
     """The asset rows of what has landed whole, in order."""
     now = rt.now()
     return [

@@ -15,4 +15,5 @@ async def record(
     connection: AsyncConnection, task_id: str, sequence: int, type: str, at: dt.datetime, data: dict[str, Any]
 ) -> None:
     """Writes event number `sequence` of a task. A number that is already used is refused by the database."""
-    await connection.execute(insert(EVENTS).values(task_id=task_id, sequence=sequence, type=type, at=at, data=data))
+    row = {"task_id": task_id, "sequence": sequence, "type": type, "at": at, "data": data}
+    await connection.execute(insert(EVENTS), row)

@@ -1,4 +1,4 @@
-"""Inspection: what bytes really are. A result counts only when it was decoded, and is described by what was measured."""
+"""Inspection: what bytes really are. A result counts once it was decoded, and is described by what was measured."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import RowMapping, insert, or_, select, update
+from sqlalchemy import insert, or_, select, update
 
 from gateway.core import ids, signing
 from gateway.core.errors import GatewayError
@@ -14,12 +14,24 @@ from gateway.core.runtime import Runtime
 from gateway.core.tables import VIRTUAL_KEYS
 
 LONGEST = 256
+RECORDS = select(*(VIRTUAL_KEYS.c[name] for name in ("id", "name", "hint", "created_at", "expires_at", "revoked_at")))
 
 
 class Caller(msgspec.Struct, frozen=True):
     """The virtual key behind a request."""
 
     key_id: str
+
+
+class KeyRecord(msgspec.Struct, frozen=True):
+    """A virtual key as its administrator sees it: everything but its text."""
+
+    id: str
+    name: str
+    hint: str
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None
 
 
 class Issued(NamedTuple):
@@ -54,19 +66,20 @@ async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = Non
     return issued
 
 
-async def listing(rt: Runtime) -> list[RowMapping]:
+async def listing(rt: Runtime) -> list[KeyRecord]:
     """All keys, the newest last; of the text only the last four characters."""
     async with rt.db.read() as connection:
-        return list((await connection.execute(select(VIRTUAL_KEYS).order_by(VIRTUAL_KEYS.c.id))).mappings())
+        rows = (await connection.execute(RECORDS.order_by(VIRTUAL_KEYS.c.id))).mappings()
+    return [KeyRecord(**row) for row in rows]
 
 
-async def get(rt: Runtime, key_id: str) -> RowMapping:
+async def get(rt: Runtime, key_id: str) -> KeyRecord:
     """One key; raises `key_not_found`."""
     async with rt.db.read() as connection:
-        row = (await connection.execute(select(VIRTUAL_KEYS).where(VIRTUAL_KEYS.c.id == key_id))).mappings().first()
+        row = (await connection.execute(RECORDS.where(VIRTUAL_KEYS.c.id == key_id))).mappings().first()
     if row is None:
         raise GatewayError("key_not_found", "There is no such key.")
-    return row
+    return KeyRecord(**row)
 
 
 async def revoke(rt: Runtime, key_id: str) -> None:

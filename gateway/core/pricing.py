@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from providers.card import ModelCard, Price, PriceRow
 from providers.contract import Generation
@@ -40,6 +41,7 @@ def _until(rows: list[PriceRow], last: PriceRow) -> list[PriceRow]:
 
 
 def _member(generation: Generation, card: ModelCard, name: str) -> str | None:
+    value: Any
     if name == "size":
         value = generation.size or card.default_size
     elif name == "aspect_ratio":

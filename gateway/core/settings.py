@@ -99,15 +99,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: Annotated[
         str | None,
         Meta(
-            description="At least 32 characters from which key digests and link signatures are derived; the same for all "
-            "processes, and never changed while keys live. `up` makes one in the data folder when it is empty.",
+            description="At least 32 characters from which key digests and link signatures are derived; the same for "
+            "all processes, and never changed while keys live. `up` makes one in the data folder when it is empty.",
             extra={"secret": True},
         ),
     ] = None
     admin_key: Annotated[
         str | None,
         Meta(
-            description="Bearer text for `/admin/v1`, at least 16 characters; when empty, those routes refuse everybody.",
+            description="Bearer text for `/admin/v1`, at least 16 characters; when empty, those routes refuse all.",
             extra={"secret": True},
         ),
     ] = None
@@ -313,7 +313,7 @@ def _check_url(name: str, value: str | None, schemes: tuple[str, ...]) -> None:
 
 
 def model_card(provider: str, name: str, raw: dict[str, Any], like: ModelCard | None) -> ModelCard:
-    """The card of a model given in heliograph.toml: the members given, over those of the vendor's card if it has one."""
+    """The card of a model given in heliograph.toml: the members given, over those of the vendor's card, if any."""
     base = msgspec.to_builtins(like) if like else {}
     try:
         return msgspec.convert(base | raw | {"name": name}, ModelCard)

@@ -33,7 +33,7 @@ def digest(key: bytes, text: str) -> str:
 
 
 def new_key_text(prefix: str) -> str:
-    """The text of a new virtual key: prefix, 190 random bits, and a checksum by which a slip is seen without a query."""
+    """The text of a new virtual key: prefix, 190 random bits, and a checksum that shows a slip without a query."""
     body = "".join(secrets.choice(BASE62) for _ in range(BODY))
     return prefix + body + _checksum(prefix + body)
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import events, ids
 from gateway.core.admission import admit, with_extras
+from gateway.core.advance import go_on
 from gateway.core.assets import AssetRecord, record_of
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
@@ -22,6 +23,7 @@ from gateway.core.ports import TASK, Message, QueueError
 from gateway.core.pricing import quote
 from gateway.core.runtime import Runtime
 from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
+from gateway.core.turns import Turn
 from providers.contract import Generation
 
 log = logging.getLogger(__name__)
@@ -101,23 +103,31 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
     admitted = admit(rt.catalog, generation)
     route = admitted.routes[0]
     now = rt.now()
-    row = {
+    row: dict[str, Any] = {
         "id": ids.new("task", now), "key_id": caller.key_id, "kind": generation.kind, "operation": generation.operation,
         "model": generation.model, "generation": msgspec.to_builtins(admitted.generation),
-        "adjusted": admitted.adjusted, "labels": wanted.labels, "state": State.QUEUED, "progress": 0, "version": 0, "rings": 1,
-        "takes": 0, "sequence": 1, "due_at": now + dt.timedelta(seconds=rt.settings.lease_seconds), "created_at": now,
+        "adjusted": admitted.adjusted, "labels": wanted.labels, "state": State.QUEUED, "progress": 0, "sequence": 1,
+        # Either this process has the first turn, or one bell was rung for it.
+        "version": 1 if here else 0, "rings": 0 if here else 1, "takes": 1 if here else 0,
+        "due_at": now + dt.timedelta(seconds=rt.settings.lease_seconds), "created_at": now,
         "deadline_at": now + dt.timedelta(seconds=rt.settings.task_seconds),
         "quoted": quote(admitted.generation, route.card, route.price),
     }  # fmt: skip
     async with rt.db.write() as connection:
-        await connection.execute(insert(TASKS).values(row))
+        await connection.execute(insert(TASKS), row)
         await events.record(connection, row["id"], 1, f"{row['kind']}.{row['operation']}.queued", now, {})
-    message = Message(TASK, row["id"], 0)
+    _start(rt, row, here=here)
+    record: dict[str, Any] = {name: row.get(name) for name in TASK_FIELDS}
+    return TaskRecord(**record)
+
+
+def _start(rt: Runtime, row: dict[str, Any], *, here: bool) -> None:
     if here:
-        rt.executor.start(message)
+        whole = {column.name: row.get(column.name) for column in TASKS.c}
+        turn = Turn(rt.db, TASKS, whole, rt.now, rt.settings.lease_seconds)
+        rt.executor.spawn(go_on(rt, turn), f"task {row['id']}")
     else:
-        rt.executor.spawn(_ring(rt, message), f"ringing for {message.id}")
-    return TaskRecord(**{name: row.get(name) for name in TASK_FIELDS})
+        rt.executor.spawn(_ring(rt, Message(TASK, row["id"], 0)), f"ringing for {row['id']}")
 
 
 async def get(rt: Runtime, key_id: str, task_id: str) -> TaskRecord:

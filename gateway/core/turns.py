@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any
 
-from sqlalchemy import RowMapping, Table, Update, and_, case, select, update
+from sqlalchemy import Table, Update, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from gateway.core.ports import Message
 from storage.database import Database, DatabaseUnavailable
@@ -30,7 +32,7 @@ class Turn:
     """A turn that was taken. All writing to the row goes through it, so that none happens out of turn."""
 
     def __init__(
-        self, db: Database, table: Table, row: RowMapping, now: Callable[[], dt.datetime], lease: float
+        self, db: Database, table: Table, row: Mapping[str, Any], now: Callable[[], dt.datetime], lease: float
     ) -> None:
         self.db = db
         self.table = table
@@ -46,18 +48,14 @@ class Turn:
         The turn is kept for another lease, unless `values` says when the row is due (None: never again), which gives
         it back. Raises TurnLost when the turn is no longer ours; the caller's transaction then rolls back.
         """
-        values = {"due_at": self.now() + self.lease} | values
-        statement = _mine(self.table, self.id, self.version).values(version=self.version + 1, rings=0, **values)
-        if (await connection.execute(statement)).rowcount != 1:
-            raise TurnLost(self.id)
+        values = {"due_at": self.now() + self.lease, "version": self.version + 1, "rings": 0} | values
+        await self._change(connection, values)
         self.version += 1
 
     async def renew(self, **values: Any) -> None:
         """Keeps the turn for another lease, and silences bells rung meanwhile. Raises TurnLost when it is gone."""
-        statement = _mine(self.table, self.id, self.version).values(due_at=self.now() + self.lease, rings=0, **values)
         async with self.db.write_one() as connection:
-            if (await connection.execute(statement)).rowcount != 1:
-                raise TurnLost(self.id)
+            await self._change(connection, {"due_at": self.now() + self.lease, "rings": 0} | values)
 
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:
@@ -69,6 +67,13 @@ class Turn:
             renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await renewal
+
+    async def _change(self, connection: AsyncConnection, values: dict[str, Any]) -> None:
+        changed = await connection.execute(
+            _mine(self.table), {"turn_id": self.id, "turn_version": self.version} | values
+        )
+        if changed.rowcount != 1:
+            raise TurnLost(self.id)
 
     async def _renew_for_ever(self) -> None:
         with suppress(TurnLost):
@@ -82,16 +87,12 @@ async def take(
     db: Database, table: Table, message: Message, now: Callable[[], dt.datetime], lease: float
 ) -> Turn | None:
     """Takes the turn that the message rings for; None when the message is stale."""
-    statement = (
-        _mine(table, message.id, message.version)
-        .where(table.c.rings > 0)
-        .values(
-            version=message.version + 1, rings=0, takes=table.c.takes + 1, due_at=now() + dt.timedelta(seconds=lease)
-        )
-        .returning(table)
-    )
+    values = {"version": message.version + 1, "rings": 0, "due_at": now() + dt.timedelta(seconds=lease)}
     async with db.write_one() as connection:
-        row = (await connection.execute(statement)).mappings().one_or_none()
+        taken = await connection.execute(
+            _rung(table), {"turn_id": message.id, "turn_version": message.version} | values
+        )
+        row = taken.mappings().one_or_none()
     return Turn(db, table, row, now, lease) if row is not None else None
 
 
@@ -115,5 +116,14 @@ async def ring(db: Database, table: Table, kind: str, now: dt.datetime, lease: f
         return [Message(kind, id, version) for id, version in (await connection.execute(statement)).all()]
 
 
-def _mine(table: Table, id: str, version: int) -> Update:
-    return update(table).where(and_(table.c.id == id, table.c.version == version))
+# The hot statements are built once: what changes is in their parameters, which also name the columns that are set.
+
+
+@cache
+def _mine(table: Table) -> Update:
+    return update(table).where(table.c.id == bindparam("turn_id"), table.c.version == bindparam("turn_version"))
+
+
+@cache
+def _rung(table: Table) -> ReturningUpdate[Any]:
+    return _mine(table).where(table.c.rings > 0).values(takes=table.c.takes + 1).returning(table)

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import assets, events
 from gateway.core.assets import Landed
 from gateway.core.lifecycle import FINAL, State, check
 from gateway.core.runtime import Runtime
-from gateway.core.tables import ASSETS, ATTEMPTS
+from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
 from gateway.core.turns import Turn
 from providers.contract import Generation, Progress
 
@@ -29,7 +29,7 @@ class Work:
     def __init__(self, rt: Runtime, turn: Turn) -> None:
         self.rt = rt
         self.turn = turn
-        self.task: RowMapping = turn.row
+        self.task: Mapping[str, Any] = turn.row
         self.id: str = turn.id
         self.state = State(self.task["state"])
         self.sequence: int = self.task["sequence"]
@@ -61,11 +61,8 @@ class Work:
             values = {} if self.started else {"started_at": now}
             event = None if self.started else "started"
             await self._move(connection, State.SUBMITTING, event, provider=provider, **values)
-            await connection.execute(
-                insert(ATTEMPTS).values(
-                    task_id=self.id, number=number, provider=provider, model=model, started_at=now, outputs=[]
-                )
-            )
+            attempt = {"task_id": self.id, "number": number, "provider": provider, "model": model}
+            await connection.execute(insert(ATTEMPTS), attempt | {"started_at": now, "outputs": []})
         self.started = True
 
     async def wait(self, number: int, job: str, due_at: dt.datetime, fraction: float | None) -> None:
@@ -100,14 +97,35 @@ class Work:
             await self._move(connection, State.QUEUED, None, **turn)
             await _close(connection, self.id, number, outcome=outcome, error_message=message, ended_at=now)
 
-    async def complete(self, number: int, landed: list[Landed], charged: int | None, adjusted: dict[str, Any]) -> None:
-        """Ends the task well: assets, charge, event and state in one transaction."""
+    async def complete(
+        self,
+        number: int,
+        landed: list[Landed],
+        *,
+        charged: int | None,
+        adjusted: dict[str, Any],
+        usage: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> None:
+        """Ends the task well: assets, charge, event and state in one transaction. An earlier wish to cancel wins.
+
+        Also straight from the vendor's answer, when its bytes are in our store and checked already.
+        """
         now = self.rt.now()
-        rows = assets.rows_of(self.rt, self.task, landed)
+        if self.state is not State.STORING:
+            check(self.state, State.STORING)
+            self.state = State.STORING
+        changes: dict[str, Any] = {"progress": 100, "charged": charged, "adjusted": adjusted}
+        if usage is not None:
+            changes["usage"] = usage
         async with self.rt.db.write() as connection:
-            await self._move(connection, State.COMPLETED, "completed", progress=100, charged=charged, adjusted=adjusted)
-            await connection.execute(insert(ASSETS), rows)
-            await _close(connection, self.id, number, outcome="done", ended_at=now)
+            if await self._cancel_asked(connection):
+                await self._move(connection, State.CANCELLED, "cancelled")
+                await _close(connection, self.id, number, outcome="cancelled", ended_at=now, **values)
+            else:
+                await self._move(connection, State.COMPLETED, "completed", **changes)
+                await connection.execute(insert(ASSETS), assets.rows_of(self.rt, self.task, landed))
+                await _close(connection, self.id, number, outcome="done", ended_at=now, **values)
         self.rt.waiter.tell(self.id)
 
     async def fail(
@@ -145,6 +163,11 @@ class Work:
     def _risen(self, fraction: float | None) -> int:
         return self.progress if fraction is None else max(self.progress, min(int(fraction * 100), 99))
 
+    async def _cancel_asked(self, connection: AsyncConnection) -> bool:
+        """Whether its owner wished to cancel since the turn was taken; from here to the commit nobody can."""
+        wish = select(TASKS.c.cancel_asked_at).where(TASKS.c.id == self.id).with_for_update()
+        return (await connection.execute(wish)).scalar() is not None
+
     async def _move(self, connection: AsyncConnection, target: State, event: str | None, **values: Any) -> None:
         check(self.state, target)
         sequence = self.sequence + (event is not None)
@@ -157,6 +180,10 @@ class Work:
         self.state, self.sequence = target, sequence
 
 
+ATTEMPT = update(ATTEMPTS).where(
+    ATTEMPTS.c.task_id == bindparam("of_task"), ATTEMPTS.c.number == bindparam("of_number")
+)
+
+
 async def _close(connection: AsyncConnection, task_id: str, number: int, **values: Any) -> None:
-    where = (ATTEMPTS.c.task_id == task_id) & (ATTEMPTS.c.number == number)
-    await connection.execute(update(ATTEMPTS).where(where).values(**values))
+    await connection.execute(ATTEMPT, {"of_task": task_id, "of_number": number} | values)

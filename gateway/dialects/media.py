@@ -13,9 +13,9 @@ from gateway.core.errors import allowed, invalid
 from gateway.core.ids import is_id
 from gateway.core.keys import Caller
 from gateway.core.runtime import Runtime
+from gateway.dialects.wire import Page, media_body, page
 from gateway.web.query import order_of, page_size
 from gateway.web.serving import serve
-from gateway.dialects.wire import Page, media_body, page
 from providers.contract import Kind
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]

@@ -83,7 +83,9 @@ def _body(name: str, model: Model) -> ModelBody:
             max_n=card.max_n, formats=list(card.formats), streaming=False,
             parameters=msgspec.to_builtins(card.parameters),
         ),
-        pricing=price and Pricing(price.unit, "USD", price.as_of.isoformat(), msgspec.to_builtins(price.rows)),
+        pricing=None
+        if price is None
+        else Pricing(price.unit, "USD", price.as_of.isoformat(), msgspec.to_builtins(price.rows)),
         providers=list(dict.fromkeys(route.provider for route in model.routes)),
         retires=card.retires.isoformat() if card.retires else None,
     )  # fmt: skip

@@ -16,8 +16,8 @@ from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
 from gateway.core.runtime import Runtime
 from gateway.core.tasks import Wanted
-from gateway.web.body import read, taking
 from gateway.dialects.wire import accepted_body, failure, images_body, task_headers
+from gateway.web.body import read, taking
 from providers.contract import Generation, Kind, Operation
 
 INLINE_BY_DEFAULT = ("gpt-image", "chatgpt-image")

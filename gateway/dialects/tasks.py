@@ -14,8 +14,8 @@ from gateway.core.ids import is_id
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import STATUS, states_of
 from gateway.core.runtime import Runtime
-from gateway.web.query import order_of, page_size, whole_number
 from gateway.dialects.wire import Page, TaskBody, page, task_body, task_headers
+from gateway.web.query import order_of, page_size, whole_number
 
 LONGEST_WAIT = 300
 Wait = Annotated[str | None, Parameter(query="wait", description="Seconds to wait for the task to end, at most 300.")]

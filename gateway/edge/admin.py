@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -60,7 +59,7 @@ async def create_key(request: Request[Any, Any, Any], rt: NamedDependency[Runtim
 @get("/keys")
 async def list_keys(rt: NamedDependency[Runtime]) -> KeyList:
     """All virtual keys, without their texts."""
-    return KeyList([_body(row) for row in await keys.listing(rt)])
+    return KeyList([_body(record) for record in await keys.listing(rt)])
 
 
 @get("/keys/{key_id:str}")
@@ -76,12 +75,16 @@ async def revoke_key(rt: NamedDependency[Runtime], key_id: str) -> KeyBody:
     return _body(await keys.get(rt, key_id))
 
 
-def _body(row: Mapping[str, Any], text: str | None = None) -> KeyBody:
-    times = {
-        name: None if row[name] is None else int(row[name].timestamp())
-        for name in ("created_at", "expires_at", "revoked_at")
-    }
-    return KeyBody(id=row["id"], name=row["name"], hint=row["hint"], key=text, **times)
+def _body(record: keys.KeyRecord, text: str | None = None) -> KeyBody:
+    return KeyBody(
+        id=record.id,
+        name=record.name,
+        hint=record.hint,
+        created_at=int(record.created_at.timestamp()),
+        expires_at=None if record.expires_at is None else int(record.expires_at.timestamp()),
+        revoked_at=None if record.revoked_at is None else int(record.revoked_at.timestamp()),
+        key=text,
+    )
 
 
 router = Router("/", route_handlers=[create_key, list_keys, get_key, revoke_key], tags=["Administration"])

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from gateway.core.errors import GatewayError
 
@@ -37,7 +38,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is sound, and answers the rest itself."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
         reply = _Reply(send, _request_id(scope))
@@ -105,15 +106,15 @@ class _Body:
         return message
 
 
-def _request_id(scope: Scope) -> bytes:
+def _request_id(scope: HTTPScope) -> bytes:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     if len(given) == 1 and REQUEST_ID.match(given[0]):
         return given[0]
     return b"req_" + secrets.token_hex(12).encode()
 
 
-def _check(scope: Scope) -> None:
-    headers = scope["headers"]
+def _check(scope: HTTPScope) -> None:
+    headers = list(scope["headers"])
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
         raise GatewayError("headers_too_large", "The request headers are too large.")
     if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > LONGEST_TARGET:

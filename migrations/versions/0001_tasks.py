@@ -1,4 +1,4 @@
-"""keys, tasks, attempts, assets and events
+"""Keys, tasks, attempts, assets and events.
 
 Revision ID: 0001
 Revises:
@@ -6,7 +6,7 @@ Create Date: 2026-11-21
 """
 
 import sqlalchemy as sa
-import sqlmodel
+import sqlmodel.sql.sqltypes
 from alembic import op
 from sqlalchemy.dialects import postgresql
 

@@ -13,7 +13,7 @@ from tests.acceptance.deployments import Deployment, Distributed, Embedded, Vend
 if TYPE_CHECKING:
     from tests.seaweed import Seaweed
 
-SECRET = "acceptance-tests-use-this-secret-and-nobody-else-does"  # noqa: S105 - of no installation
+SECRET = "acceptance-tests-use-this-secret-and-nobody-else-does"
 
 
 @pytest.fixture(scope="session")

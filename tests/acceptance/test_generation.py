@@ -7,6 +7,7 @@ import hashlib
 import io
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ def http(deployment: Deployment, key: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(script: str = "", **members: object) -> dict[str, object]:
+def ask(script: str = "", **members: Any) -> dict[str, Any]:
     """The body of a request to the scripted model."""
     return {"model": "scripted-image", "prompt": "anything", "script": script, **members}
 

@@ -14,13 +14,14 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import click
 import httpx
 
 from tests.acceptance.deployments import Distributed, Vendor
 from tests.seaweed import Seaweed
 from tests.services import database, vhost
 
-SECRET = "benchmarks-use-this-secret-and-nobody-else-does"  # noqa: S105 - of no installation
+SECRET = "benchmarks-use-this-secret-and-nobody-else-does"
 MANY, LONG_SECONDS, SAMPLES = 200, 5, 50
 
 
@@ -38,7 +39,6 @@ def main() -> None:
             "HELIOGRAPH_S3_ACCESS_KEY": seaweed.access_key,
             "HELIOGRAPH_S3_SECRET_KEY": seaweed.secret_key,
             "HELIOGRAPH_SECRET": SECRET,
-            "HELIOGRAPH_LOG_LEVEL": "warning",
             "HELIOGRAPH_LEASE_SECONDS": "15",
         }
         deployment = Distributed(folder, vendor, environ)
@@ -56,16 +56,16 @@ async def measure(deployment: Distributed) -> None:
     ):
         direct = await latency(lambda: _direct(vendor))
         synchronous = await latency(lambda: _request(gateway, {}))
-        print(f"vendor alone          p50 {direct[0]:6.1f} ms  p95 {direct[1]:6.1f} ms")
-        print(f"synchronous           p50 {synchronous[0]:6.1f} ms  p95 {synchronous[1]:6.1f} ms"
+        click.echo(f"vendor alone          p50 {direct[0]:6.1f} ms  p95 {direct[1]:6.1f} ms")
+        click.echo(f"synchronous           p50 {synchronous[0]:6.1f} ms  p95 {synchronous[1]:6.1f} ms"
               f"  ({synchronous[0] / direct[0]:.1f} times the vendor alone)")  # fmt: skip
         accepted, done = await idle(gateway)
-        print(f"asynchronous, idle    p50 {accepted[0]:6.1f} ms to 202, {done[0]:6.1f} ms to completed"
+        click.echo(f"asynchronous, idle    p50 {accepted[0]:6.1f} ms to 202, {done[0]:6.1f} ms to completed"
               f" (p95 {accepted[1]:.1f}, {done[1]:.1f})")  # fmt: skip
         for script in (f"bytes:{LONG_SECONDS}", f"job:{LONG_SECONDS}"):
             took, accepting = await many(gateway, script)
             memory = _memory(deployment.worker.popen.pid)
-            print(f"{MANY} x {script:12}  accepted in {accepting:.1f} s, all completed after {took:.1f} s;"
+            click.echo(f"{MANY} x {script:12}  accepted in {accepting:.1f} s, all completed after {took:.1f} s;"
                   f" worker {memory:.0f} MB")  # fmt: skip
 
 

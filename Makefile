@@ -24,11 +24,13 @@ run: $(RUN) ## Serve everything from one process: SQLite, a folder, no services
 test: $(DEV) ## Run the whole suite
 	.venv/bin/pytest $(ARGS)
 
-check: $(DEV) ## Lint, format, types and the import contract
+check: $(DEV) ## Lint, format, types, the import contract, generated docs and the rules of the house
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m docs.generate --check
+	.venv/bin/pytest --quiet tests/test_house.py tests/contracts/test_provider.py
 
 acceptance: $(DEV) ## Run only the acceptance tests, on every deployment
 	.venv/bin/pytest tests/acceptance $(ARGS)

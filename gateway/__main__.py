@@ -17,7 +17,7 @@ from litestar.types import ASGIApp
 import migrations
 from gateway import app, doctor, server
 from gateway.core import keys
-from gateway.core.catalog import build
+from gateway.core.admission import open_catalog
 from gateway.core.errors import GatewayError
 from gateway.core.pricing import dollars, quote
 from gateway.core.runtime import Runtime
@@ -25,7 +25,7 @@ from gateway.core.secret import with_secret
 from gateway.core.settings import Settings, SettingsError, load, variable
 from providers.card import CardError
 from providers.contract import Generation
-from providers.registry import Registry, RegistryError
+from providers.registry import RegistryError
 from storage.database import DatabaseUnavailable
 from workers import main as worker_main
 from workers.embedded import EmbeddedQueue
@@ -79,7 +79,7 @@ def up(settings: Settings) -> None:
 def serve(settings: Settings) -> None:
     """Serves the API beside workers, over PostgreSQL, RabbitMQ and S3."""
     _require(settings, "database_url", "broker_url", "storage_url", "secret")
-    _sane(lambda: build(settings, Registry.load(settings.provider_modules)))
+    _sane(lambda: open_catalog(settings))
     if settings.processes > 1:
         server.run_many(settings, "gateway.__main__:web_process")
     else:
@@ -152,7 +152,7 @@ def revoke(settings: Settings, key_id: str) -> None:
 @click.pass_obj
 def models(settings: Settings) -> None:
     """Lists the models that this configuration serves, with their routes and prices."""
-    catalog = _sane(lambda: build(settings, Registry.load(settings.provider_modules)))
+    catalog = _sane(lambda: open_catalog(settings))
     for name in catalog.names():
         model = catalog.model(name)
         card, route = model.routes[0].card, model.routes[0]

@@ -10,11 +10,11 @@ import asyncio
 import msgspec
 
 import migrations
-from gateway.core.catalog import Catalog, build
+from gateway.core.admission import open_catalog
+from gateway.core.catalog import Catalog
 from gateway.core.ports import QueueError
 from gateway.core.settings import Settings, variable
 from providers.contract import BadCredential, Provider, ProviderError
-from providers.registry import Registry
 from storage.database import Database, DatabaseUnavailable
 from storage.objects import ObjectError, ObjectStore
 from storage.opening import open_store
@@ -35,7 +35,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 async def examine(settings: Settings) -> list[Finding]:
     """Examines database, broker, storage and every configured provider."""
-    catalog = build(settings, Registry.load(settings.provider_modules))
+    catalog = open_catalog(settings)
     checks = [_database(settings), _broker(settings), _storage(settings)]
     checks += [_provider(name, provider) for name, provider in catalog.providers.items()]
     try:

@@ -8,15 +8,24 @@ from typing import Any
 import msgspec
 
 from gateway.core.aliases import adapt
-from gateway.core.catalog import Catalog, Model, Route
+from gateway.core.catalog import Catalog, Model, Route, build
 from gateway.core.errors import GatewayError, allowed, invalid, shown
+from gateway.core.settings import Settings, SettingsError
 from providers.card import ModelCard, Parameter, SizeRule
 from providers.contract import Generation
+from providers.registry import Registry
 
 SIZE = re.compile(r"^([1-9]\d{0,4})x([1-9]\d{0,4})$")
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
 }  # fmt: skip
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The catalog of these settings, every route of it verified; raises SettingsError, CardError or RegistryError."""
+    catalog = build(settings, Registry.load(settings.provider_modules))
+    verify(catalog)
+    return catalog
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -47,6 +56,17 @@ def admit(catalog: Catalog, generation: Generation) -> Admitted:
     if not routes:
         raise failures[0]
     return Admitted(_without_auto(generation), model, tuple(routes), adjusted)
+
+
+def verify(catalog: Catalog) -> None:
+    """Raises SettingsError when a model's defaults are none that each of its routes can honour."""
+    for model in catalog.models.values():
+        for route in model.routes:
+            plain = Generation(kind=route.card.kind, operation=route.card.operations[0], model=model.name, prompt="-")
+            try:
+                check(_with_defaults(plain, model), route.card)
+            except GatewayError as error:
+                raise SettingsError(f"models.{model.name}.defaults, route {route.provider}: {error.message}") from error
 
 
 def with_extras(

@@ -7,7 +7,8 @@ import datetime as dt
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.core.catalog import Catalog, build
+from gateway.core.admission import open_catalog
+from gateway.core.catalog import Catalog
 from gateway.core.executor import Executor
 from gateway.core.inspection import Inspector
 from gateway.core.outbound import Outbound, Policy
@@ -15,7 +16,6 @@ from gateway.core.ports import Queue
 from gateway.core.settings import Settings
 from gateway.core.signing import derive
 from gateway.core.waiting import Waiter
-from providers.registry import Registry
 from storage.database import Database
 from storage.objects import ObjectStore
 from storage.opening import open_store
@@ -69,13 +69,12 @@ def open_runtime(
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
     db = Database(settings.database)
-    registry = Registry.load(settings.provider_modules)
     return Runtime(
         settings=settings,
         secrets=derive_secrets(settings),
         db=db,
         objects=open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key),
-        catalog=build(settings, registry),
+        catalog=open_catalog(settings),
         queue=make_queue(executor),
         executor=executor,
         waiter=Waiter(db),

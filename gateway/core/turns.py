@@ -60,13 +60,14 @@ class Turn:
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:
         """Renews the turn in the background, at a third of its lease, while the block runs a long call."""
-        renewal = asyncio.create_task(self._renew_for_ever())
+        ended = asyncio.Event()
+        renewal = asyncio.create_task(self._renew_until(ended))
         try:
             yield
         finally:
-            renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            # A renewal under way comes to its end: a query that is broken off costs its connection.
+            ended.set()
+            await renewal
 
     async def _change(self, connection: AsyncConnection, values: dict[str, Any]) -> None:
         changed = await connection.execute(
@@ -75,12 +76,15 @@ class Turn:
         if changed.rowcount != 1:
             raise TurnLost(self.id)
 
-    async def _renew_for_ever(self) -> None:
+    async def _renew_until(self, ended: asyncio.Event) -> None:
         with suppress(TurnLost):
-            while True:
-                await asyncio.sleep(self.lease.total_seconds() / 3)
-                with suppress(DatabaseUnavailable):
-                    await self.renew()
+            while not ended.is_set():
+                try:
+                    async with asyncio.timeout(self.lease.total_seconds() / 3):
+                        await ended.wait()
+                except TimeoutError:
+                    with suppress(DatabaseUnavailable):
+                        await self.renew()
 
 
 async def take(

@@ -26,6 +26,7 @@ class Waiter:
         self.interval = interval
         self._awaited: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._loop: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     async def final(self, task_id: str, seconds: float) -> bool:
         """Waits until the task is final, at most so long; False when the time was over first."""
@@ -48,11 +49,10 @@ class Waiter:
                 future.set_result(None)
 
     async def close(self) -> None:
-        """Stops looking."""
+        """Stops looking. A look under way comes to its end: a query that is broken off costs its connection."""
+        self._closing.set()
         if self._loop is not None:
-            self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
+            await self._loop
 
     def _forget(self, task_id: str, future: asyncio.Future[None]) -> None:
         self._awaited[task_id].discard(future)
@@ -60,7 +60,7 @@ class Waiter:
             del self._awaited[task_id]
 
     async def _look(self) -> None:
-        while self._awaited:
+        while self._awaited and not self._closing.is_set():
             try:
                 statement = select(TASKS.c.id).where(TASKS.c.id.in_(list(self._awaited)), TASKS.c.state.in_(FINAL))
                 async with self.db.read() as connection:
@@ -68,4 +68,6 @@ class Waiter:
                         self.tell(task_id)
             except DatabaseUnavailable:
                 log.warning("the database does not answer; waiting requests wait on")
-            await asyncio.sleep(self.interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.interval):
+                    await self._closing.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,13 +41,18 @@ def parse(body: bytes, shape: type[T]) -> tuple[T, dict[str, Any]]:
         raise GatewayError("invalid_json", "The body is not valid JSON in UTF-8, or is nested too deep.") from error
     if not isinstance(raw, dict):
         raise GatewayError("invalid_json", "The body must be a JSON object.")
-    names = {field.encode_name for field in msgspec.structs.fields(shape)}
+    names = _names(shape)
     known = {name: value for name, value in raw.items() if name in names and value is not None}
     _refuse_unstorable(known)
     try:
         return msgspec.convert(known, shape), {name: value for name, value in raw.items() if name not in names}
     except msgspec.ValidationError as error:
         raise explained(error) from error
+
+
+@cache
+def _names(shape: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(shape))
 
 
 def explained(error: msgspec.ValidationError) -> GatewayError:

@@ -79,7 +79,7 @@ def test_an_asynchronous_request_is_polled_to_its_result(sdk: OpenAI, http: http
     ],
 )
 def test_every_way_to_ask_for_a_task_gives_one(
-    http: httpx.Client, path: str, body: dict[str, object], headers: dict[str, str]
+    http: httpx.Client, path: str, body: dict[str, Any], headers: dict[str, str]
 ) -> None:
     """The field, the header and the path alike answer 202 with a task that completes."""
     reply = http.post(path, json=ask(**body), headers=headers)

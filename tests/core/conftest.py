@@ -1,0 +1,57 @@
+"""The schema, made once, and worlds that are closed when their test ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from sqlalchemy import insert
+
+from gateway.core.tables import VIRTUAL_KEYS
+from migrations import upgrade
+from storage.database import Database
+from tests.core.world import CALLER, OTHER, START, ScriptedProvider, World, new_file
+
+
+class MakeWorld(Protocol):
+    """Makes a world whose model has these providers as its routes."""
+
+    def __call__(self, *providers: ScriptedProvider, **members: object) -> World: ...
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file as migrations leave it, with two virtual keys."""
+    file = tmp_path_factory.mktemp("schema") / "schema.db"
+    asyncio.run(_make(file))
+    return file
+
+
+@pytest.fixture
+async def make_world(schema: Path, tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
+    """Makes one world on a database of its own, and closes it at the end of the test."""
+    made: list[World] = []
+
+    def make(*providers: ScriptedProvider, **members: object) -> World:
+        made.append(World(new_file(schema, tmp_path), *providers, **members))  # type: ignore[arg-type]  # as given
+        return made[-1]
+
+    yield make
+    for world in made:
+        await world.rt.close()
+
+
+async def _make(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    await upgrade(url)
+    db = Database(url)
+    keys = [
+        {"id": one.key_id, "digest": one.key_id, "hint": "none", "name": one.key_id, "created_at": START}
+        for one in (CALLER, OTHER)
+    ]
+    async with db.write() as connection:
+        await connection.execute(insert(VIRTUAL_KEYS), keys)
+    await db.close()

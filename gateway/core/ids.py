@@ -7,7 +7,7 @@ import re
 import secrets
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-PATTERN = re.compile(r"^[a-z]{2,8}_[0-9a-hjkmnp-tv-z]{26}$")
+PATTERN = re.compile(r"[a-z]{2,8}_[0-9a-hjkmnp-tv-z]{26}")
 
 
 def new(prefix: str, now: dt.datetime) -> str:
@@ -18,4 +18,4 @@ def new(prefix: str, now: dt.datetime) -> str:
 
 def is_id(text: str, *prefixes: str) -> bool:
     """Whether `text` has the form of an id with one of the prefixes. What has not is never looked up."""
-    return bool(PATTERN.match(text)) and text.split("_", 1)[0] in prefixes
+    return bool(PATTERN.fullmatch(text)) and text.split("_", 1)[0] in prefixes

@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test check acceptance format lock clean
 
-# The first of these that is new enough and can make environments; asked for only when .venv is missing.
+# The first of these that is new enough and can make environments; they are only asked when something is to install.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
 	$(python) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 NO_PYTHON = Python 3.11 or newer with its venv module is needed (Debian: apt-get install python3-venv); \

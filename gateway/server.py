@@ -61,5 +61,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "log_config": None,
         "server_header": False,
-        "timeout_graceful_shutdown": int(settings.drain_seconds),
+        "timeout_graceful_shutdown": max(int(settings.drain_seconds / 2), 1),
     }

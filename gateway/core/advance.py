@@ -12,56 +12,39 @@ import asyncio
 import datetime as dt
 import logging
 from collections import Counter
-from typing import Any
 
 import msgspec
 from sqlalchemy import RowMapping
 
-from gateway.core import assets, turns
+from gateway.core import turns
 from gateway.core.admission import admit
 from gateway.core.assets import Landed
 from gateway.core.catalog import Route
 from gateway.core.errors import GatewayError
+from gateway.core.failures import CODES, ELSEWHERE, NEUTRAL, UNKNOWN, failed
 from gateway.core.lifecycle import State
-from gateway.core.outbound import OutboundError
 from gateway.core.ports import Message
-from gateway.core.pricing import quote
 from gateway.core.runtime import Runtime
+from gateway.core.storing import deliver, finish
 from gateway.core.tables import TASKS
 from gateway.core.turns import Turn, TurnLost
 from gateway.core.work import Work
 from providers.contract import (
     BadCredential,
-    Blocked,
-    Broken,
     Done,
     Order,
-    Output,
     Pending,
     Provider,
     ProviderError,
     RateLimited,
-    Refused,
     Unavailable,
     Unsure,
-)  # fmt: skip
-from storage.objects import ObjectError
+)
 
 log = logging.getLogger(__name__)
 MAX_TAKES = 3
 # Seconds that an adapter has, beyond its card's timeout, to say itself what became of a call.
 MARGIN = 15
-ELSEWHERE = (BadCredential, RateLimited, Unavailable)
-CODES: dict[type[ProviderError], str] = {
-    Blocked: "content_policy_violation",
-    Refused: "provider_refused",
-    BadCredential: "provider_error",
-    RateLimited: "model_overloaded",
-    Unavailable: "model_overloaded",
-    Unsure: "outcome_unknown",
-    Broken: "provider_error",
-}
-UNKNOWN = "The provider may have accepted the request, but the answer did not arrive. It is not sent again."
 
 
 async def advance(rt: Runtime, message: Message) -> None:
@@ -83,7 +66,7 @@ async def _step(work: Work) -> None:
     attempt = (await work.attempts())[-1] if work.started else None
     number = attempt["number"] if attempt else None
     if work.task["takes"] > MAX_TAKES:
-        await work.fail("internal_error", "The task stopped its worker several times.", number=number)
+        await _give_up(work, number)
     elif work.state is State.QUEUED:
         await _submit(work)
     elif attempt is None or attempt["provider"] not in work.rt.catalog.providers:
@@ -94,7 +77,14 @@ async def _step(work: Work) -> None:
         await _poll(work, attempt)
     elif work.state is State.STORING:
         landed = [msgspec.convert(one, Landed) for one in attempt["outputs"]]
-        await _store(work, attempt["provider"], attempt["number"], attempt["cost"], landed, None)
+        await finish(work, attempt["provider"], attempt["number"], attempt["cost"], landed, None)
+
+
+async def _give_up(work: Work, number: int | None) -> None:
+    """Several turns in a row came to no end, each with its worker. What was sent by then may have been bought."""
+    if work.state is State.SUBMITTING and number is not None:
+        return await failed(work, number, Unsure(UNKNOWN))
+    await work.fail("internal_error", "The task stopped its worker several times.", number=number)
 
 
 async def _submit(work: Work) -> None:
@@ -146,14 +136,14 @@ async def _send(work: Work, number: int, provider_name: str, model: str) -> None
     except ELSEWHERE as error:
         return await _go_elsewhere(work, number, error)
     except ProviderError as error:
-        return await _failed(work, number, error)
+        return await failed(work, number, error)
     except TimeoutError:
-        return await _failed(work, number, Unsure(UNKNOWN))
+        return await failed(work, number, Unsure(UNKNOWN))
     except TurnLost:
         raise
     except Exception:
         log.exception("%s: the provider %s failed while submitting", work.id, provider_name)
-        return await _failed(work, number, Unsure(UNKNOWN))
+        return await failed(work, number, Unsure(UNKNOWN))
     await _answered(work, number, provider, answer)
 
 
@@ -166,10 +156,12 @@ async def _go_elsewhere(work: Work, number: int, error: ProviderError) -> None:
     """The vendor took nothing: on to a route that was not tried yet, at once, or round again, later."""
     tries = _tries(work.rt, await work.attempts())
     routes = admit(work.rt.catalog, work.generation).routes
+    outcome, message = type(error).__name__, NEUTRAL[type(error)]
+    log.warning("%s: attempt %s: %s: %s", work.id, number, outcome, error.message)
     if any(not tries[_place(route)] for route in routes):
-        await work.requeue(number, type(error).__name__, error.message)
+        await work.requeue(number, outcome, message)
         return await _submit(work)
-    await work.requeue(number, type(error).__name__, error.message, _retry_at(work, error))
+    await work.requeue(number, outcome, message, _retry_at(work, error))
 
 
 async def _resolve(work: Work, attempt: RowMapping) -> None:
@@ -179,10 +171,17 @@ async def _resolve(work: Work, attempt: RowMapping) -> None:
     if provider.card.idempotent_submit:
         return await _send(work, number, attempt["provider"], attempt["model"])
     if not provider.card.can_find:
-        return await _failed(work, number, Unsure(UNKNOWN))
+        return await failed(work, number, Unsure(UNKNOWN))
     order = Order(work.generation, attempt["model"], f"{work.id}-{number}")
-    async with work.turn.renewing(), asyncio.timeout(provider.card.timeout):
-        found = await provider.find(order)
+    try:
+        async with work.turn.renewing(), asyncio.timeout(provider.card.timeout):
+            found = await provider.find(order)
+    except (ProviderError, TimeoutError) as error:
+        log.warning("%s: looking its order up failed: %s", work.id, type(error).__name__)
+        if work.seconds_left <= 0:
+            return await failed(work, number, Unsure(UNKNOWN))
+        # The turn runs out, and then the order is looked up again.
+        return await work.turn.renew(takes=0)
     if found is None:
         await work.requeue(number, Unavailable.__name__, "The order never reached the provider.")
         return await _submit(work)
@@ -201,7 +200,7 @@ async def _poll(work: Work, attempt: RowMapping) -> None:
         log.warning("%s: looking at its job failed: %s", work.id, type(error).__name__)
         return await work.wait(number, job, work.later(), None)
     except ProviderError as error:
-        return await _failed(work, number, error)
+        return await failed(work, number, error)
     await _answered(work, number, provider, answer)
 
 
@@ -222,86 +221,7 @@ async def _answered(work: Work, number: int, provider: Provider, answer: Pending
     if isinstance(answer, Pending):
         due_at = work.rt.now() + dt.timedelta(seconds=answer.poll_after)
         return await work.wait(number, answer.job, due_at, answer.progress)
-    if not answer.outputs:
-        return await _failed(work, number, Broken("The provider finished without a result."))
-    landed = assets.expected(answer.outputs)
-    async with work.turn.renewing():
-        landed = await asyncio.gather(
-            *(_keep(work, number, one, output) for one, output in zip(landed, answer.outputs, strict=True))
-        )
-    usage = dict(answer.usage) if answer.usage else None
-    if any(one.url for one in landed):
-        await work.store(number, landed, usage=usage, cost=answer.cost)
-    await _store(work, provider.card.name, number, answer.cost, landed, usage)
-
-
-async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Landed:
-    """Stores bytes that came with the answer. They exist nowhere else: a store that fails is tried until it works."""
-    while output.data is not None:
-        try:
-            return await assets.keep(work.rt, assets.object_key(work.id, number, landed.position), landed, output.data)
-        except ObjectError as error:
-            if work.seconds_left <= 0:
-                raise
-            log.warning("%s: the object store failed, trying again: %s", work.id, error)
-            await work.rt.sleep((work.later() - work.rt.now()).total_seconds())
-    return landed
-
-
-async def _store(
-    work: Work, provider_name: str, number: int, cost: int | None, landed: list[Landed], usage: dict[str, Any] | None
-) -> None:
-    provider = work.rt.catalog.providers[provider_name]
-    if any(one.url for one in landed):
-        async with work.turn.renewing():
-            landed = await asyncio.gather(*(_bring(work, provider, number, one) for one in landed))
-    if any(one.url for one in landed) and work.seconds_left > 0:
-        return await work.store(number, landed, due_at=work.later())
-    good = [one for one in landed if one.key]
-    if not good:
-        return await _failed(work, number, Broken("The provider's result could not be fetched, or is no image."))
-    await work.complete(
-        number, good, charged=_charge(work, provider_name, cost, len(good)), adjusted=_deviations(work, good),
-        usage=usage, cost=cost, outputs=msgspec.to_builtins(landed),
-    )  # fmt: skip
-
-
-async def _bring(work: Work, provider: Provider, number: int, landed: Landed) -> Landed:
-    """The output in our store; unchanged, so with its URL still, when that did not work this time."""
-    if landed.url is None:
-        return landed
-    key = assets.object_key(work.id, number, landed.position)
-    try:
-        return await assets.fetch(work.rt, provider, key, landed)
-    except (OutboundError, ProviderError, ObjectError) as error:
-        log.warning("%s: output %s was not brought in: %s", work.id, landed.position, error)
-        return landed
-
-
-def _charge(work: Work, provider: str, cost: int | None, delivered: int) -> int | None:
-    """What the delivered outputs cost in micro-USD: what the vendor said, else the card's price of that many."""
-    if cost is not None:
-        return cost
-    routes = work.rt.catalog.model(work.generation.model).routes
-    route = next((one for one in routes if one.provider == provider), None)
-    if route is None:
-        return None
-    return quote(msgspec.structs.replace(work.generation, n=delivered), route.card, route.price)
-
-
-def _deviations(work: Work, landed: list[Landed]) -> dict[str, Any]:
-    """What an alias changed already, and where the delivered size is not the one that was asked for."""
-    adjusted = dict(work.task["adjusted"])
-    delivered = {f"{one.width}x{one.height}" for one in landed}
-    asked = work.generation.size
-    if asked is not None and delivered != {asked}:
-        adjusted["delivered_size"] = [asked, ", ".join(sorted(delivered))]
-    return adjusted
-
-
-async def _failed(work: Work, number: int, error: ProviderError) -> None:
-    code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-    await work.fail(code, error.message, param=error.param, number=number, outcome=type(error).__name__)
+    await deliver(work, number, provider, answer)
 
 
 def _retry_at(work: Work, error: ProviderError) -> dt.datetime:

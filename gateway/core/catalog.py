@@ -48,11 +48,15 @@ class Catalog:
 
     def model(self, name: str) -> Model:
         """The model of that name or alias; raises `model_not_found`."""
-        alias = self.aliases.get(name)
-        found = self.models.get(alias.model if alias else name)
+        found = self.find(name)
         if found is None:
             raise GatewayError("model_not_found", f"The model {shown(name)} does not exist here.", param="model")
         return found
+
+    def find(self, name: str) -> Model | None:
+        """The model of that name or alias, or None."""
+        alias = self.aliases.get(name)
+        return self.models.get(alias.model if alias else name)
 
     def names(self) -> Iterator[str]:
         """Every name that may be asked for: models, then aliases."""

@@ -53,7 +53,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Ends what runs, then lets everything go in the opposite order of need."""
-        await self.executor.drain(self.settings.drain_seconds)
+        await self.executor.drain(self.settings.drain_seconds / 2)
         await self.waiter.close()
         await self.queue.close()
         await self.outbound.close()
@@ -68,7 +68,7 @@ def open_runtime(
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
-    db = Database(settings.database)
+    db = Database(settings.database, connections=settings.database_connections)
     return Runtime(
         settings=settings,
         secrets=derive_secrets(settings),

@@ -135,6 +135,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task_seconds: Annotated[
         float, Meta(ge=1, le=86_400, description="How long a task may take from its creation to its end.")
     ] = 3600.0
+    database_connections: Annotated[
+        int, Meta(ge=1, le=200, description="Most connections that one process opens to PostgreSQL.")
+    ] = 16
     lease_seconds: Annotated[
         float, Meta(ge=1, le=300, description="How long a turn lasts unrenewed: the time to notice a dead worker.")
     ] = 15.0
@@ -149,7 +152,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 500
     processes: Annotated[int, Meta(ge=1, le=64, description="How many web processes `serve` starts.")] = 1
     drain_seconds: Annotated[
-        float, Meta(ge=0, le=600, description="How long a process that is told to stop waits for what it has begun.")
+        float,
+        Meta(
+            ge=0,
+            le=600,
+            description="How long a process that is told to stop waits for what it has begun: half of it for open "
+            "requests, half for tasks.",
+        ),
     ] = 25.0
     max_body_bytes: Annotated[
         int, Meta(ge=1024, description="Largest request body that is read; more answers 413.")

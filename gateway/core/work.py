@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import Any, ParamSpec, cast
 
 import msgspec
 from sqlalchemy import RowMapping, bindparam, insert, select, update
@@ -18,9 +20,36 @@ from gateway.core.runtime import Runtime
 from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
 from gateway.core.turns import Turn
 from providers.contract import Generation, Progress
+from storage.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 SHORTEST, LONGEST = 1.0, 30.0
+# Seconds beyond the task's deadline for which its outcome is still tried to be recorded.
+GRACE = 600
+
+
+P = ParamSpec("P")
+
+
+def insisting(method: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Coroutine[Any, Any, None]]:
+    """Repeats a transaction while the database does not answer: what it records is paid for, and is nowhere else.
+
+    A commit whose answer was lost is found done: the row's version is not ours any more, which is TurnLost.
+    """
+
+    @wraps(method)
+    async def insist(*args: P.args, **kwargs: P.kwargs) -> None:
+        work = cast("Work", args[0])
+        while True:
+            try:
+                return await method(*args, **kwargs)
+            except DatabaseUnavailable as error:
+                if work.seconds_left <= -GRACE:
+                    raise
+                log.warning("%s: the database does not answer (%s), trying again", work.id, error)
+                await work.rt.sleep(SHORTEST)
+
+    return insist
 
 
 class Work:
@@ -57,7 +86,7 @@ class Work:
     async def begin(self, number: int, provider: str, model: str) -> None:
         """Records the intention to send the task to a provider, before anything is sent."""
         now = self.rt.now()
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             values = {} if self.started else {"started_at": now}
             event = None if self.started else "started"
             await self._move(connection, State.SUBMITTING, event, provider=provider, **values)
@@ -65,13 +94,15 @@ class Work:
             await connection.execute(insert(ATTEMPTS), attempt | {"started_at": now, "outputs": []})
         self.started = True
 
+    @insisting
     async def wait(self, number: int, job: str, due_at: dt.datetime, fraction: float | None) -> None:
         """Leaves the task with the vendor until `due_at`, and gives the turn back."""
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             progress = self._risen(fraction)
             await self._move(connection, State.WAITING, None, due_at=due_at, progress=progress)
             await _close(connection, self.id, number, job=job)
 
+    @insisting
     async def store(
         self,
         number: int,
@@ -85,18 +116,20 @@ class Work:
         changes: dict[str, Any] = {} if due_at is None else {"due_at": due_at}
         if usage is not None:
             changes["usage"] = usage
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             await self._move(connection, State.STORING, None, **changes)
             await _close(connection, self.id, number, outputs=msgspec.to_builtins(landed), **values)
 
+    @insisting
     async def requeue(self, number: int, outcome: str, message: str, due_at: dt.datetime | None = None) -> None:
         """Puts the task back after a try that surely cost nothing; keeps the turn unless `due_at` gives it back."""
         now = self.rt.now()
         turn = {} if due_at is None else {"due_at": due_at}
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             await self._move(connection, State.QUEUED, None, **turn)
             await _close(connection, self.id, number, outcome=outcome, error_message=message, ended_at=now)
 
+    @insisting
     async def complete(
         self,
         number: int,
@@ -118,7 +151,7 @@ class Work:
         changes: dict[str, Any] = {"progress": 100, "charged": charged, "adjusted": adjusted}
         if usage is not None:
             changes["usage"] = usage
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             if await self._cancel_asked(connection):
                 await self._move(connection, State.CANCELLED, "cancelled")
                 await _close(connection, self.id, number, outcome="cancelled", ended_at=now, **values)
@@ -128,12 +161,13 @@ class Work:
                 await _close(connection, self.id, number, outcome="done", ended_at=now, **values)
         self.rt.waiter.tell(self.id)
 
+    @insisting
     async def fail(
         self, code: str, message: str, *, param: str | None = None, number: int | None = None, outcome: str = "broken"
     ) -> None:
         """Ends the task badly, with what the caller may know of it."""
         now = self.rt.now()
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             await self._move(
                 connection, State.FAILED, "failed", error_code=code, error_message=message, error_param=param
             )
@@ -144,10 +178,11 @@ class Work:
         log.info("%s failed: %s", self.id, code)
         self.rt.waiter.tell(self.id)
 
+    @insisting
     async def cancel(self, number: int | None = None) -> None:
         """Ends the task because its owner wished so."""
         now = self.rt.now()
-        async with self.rt.db.write() as connection:
+        async with self._transaction() as connection:
             await self._move(connection, State.CANCELLED, "cancelled")
             if number is not None:
                 await _close(connection, self.id, number, outcome="cancelled", ended_at=now)
@@ -162,6 +197,17 @@ class Work:
 
     def _risen(self, fraction: float | None) -> int:
         return self.progress if fraction is None else max(self.progress, min(int(fraction * 100), 99))
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction; when it does not come to its commit, this object stands where it stood before."""
+        before = self.state, self.sequence, self.turn.version
+        try:
+            async with self.rt.db.write() as connection:
+                yield connection
+        except BaseException:
+            self.state, self.sequence, self.turn.version = before
+            raise
 
     async def _cancel_asked(self, connection: AsyncConnection) -> bool:
         """Whether its owner wished to cancel since the turn was taken; from here to the commit nobody can."""

@@ -21,7 +21,7 @@ from gateway.core.admission import admit
 from gateway.core.assets import Landed
 from gateway.core.catalog import Route
 from gateway.core.errors import GatewayError
-from gateway.core.failures import CODES, ELSEWHERE, NEUTRAL, UNKNOWN, failed
+from gateway.core.failures import CODES, ELSEWHERE, NEUTRAL, NOT_NOW, UNKNOWN, failed
 from gateway.core.lifecycle import State
 from gateway.core.ports import Message
 from gateway.core.runtime import Runtime
@@ -36,7 +36,6 @@ from providers.contract import (
     Pending,
     Provider,
     ProviderError,
-    RateLimited,
     Unavailable,
     Unsure,
 )
@@ -126,19 +125,22 @@ def _place(route: Route) -> tuple[str, str]:
     return route.provider, route.card.name
 
 
-async def _send(work: Work, number: int, provider_name: str, model: str) -> None:
-    """Submits, with the turn kept alive meanwhile. From here on the vendor may have the order."""
+async def _send(work: Work, number: int, provider_name: str, model: str, *, again: bool = False) -> None:
+    """Submits, with the turn kept alive meanwhile. From here on the vendor may have the order.
+
+    Sent `again`, it may have had it before: a vendor that does not take it now says nothing about then.
+    """
     provider = work.rt.catalog.providers[provider_name]
     order = Order(work.generation, model, f"{work.id}-{number}", report=work.report)
     try:
         async with work.turn.renewing(), asyncio.timeout(_patience(work, provider)):
             answer = await provider.submit(order)
-    except ELSEWHERE as error:
-        return await _go_elsewhere(work, number, error)
+    except NOT_NOW as error:
+        if isinstance(error, ELSEWHERE) and not again:
+            return await _go_elsewhere(work, number, error)
+        return await _unclear(work, number, provider, error)
     except ProviderError as error:
         return await failed(work, number, error)
-    except TimeoutError:
-        return await failed(work, number, Unsure(UNKNOWN))
     except TurnLost:
         raise
     except Exception:
@@ -169,23 +171,30 @@ async def _resolve(work: Work, attempt: RowMapping) -> None:
     provider = work.rt.catalog.providers[attempt["provider"]]
     number = attempt["number"]
     if provider.card.idempotent_submit:
-        return await _send(work, number, attempt["provider"], attempt["model"])
+        return await _send(work, number, attempt["provider"], attempt["model"], again=True)
     if not provider.card.can_find:
         return await failed(work, number, Unsure(UNKNOWN))
     order = Order(work.generation, attempt["model"], f"{work.id}-{number}")
     try:
         async with work.turn.renewing(), asyncio.timeout(provider.card.timeout):
             found = await provider.find(order)
-    except (ProviderError, TimeoutError) as error:
-        log.warning("%s: looking its order up failed: %s", work.id, type(error).__name__)
-        if work.seconds_left <= 0:
-            return await failed(work, number, Unsure(UNKNOWN))
-        # The turn runs out, and then the order is looked up again.
-        return await work.turn.renew(takes=0)
+    except NOT_NOW as error:
+        return await _unclear(work, number, provider, error)
+    except ProviderError as error:
+        return await failed(work, number, error)
     if found is None:
         await work.requeue(number, Unavailable.__name__, "The order never reached the provider.")
         return await _submit(work)
     await _answered(work, number, provider, found)
+
+
+async def _unclear(work: Work, number: int, provider: Provider, error: Exception) -> None:
+    """The vendor may have the order. Where its card offers a way to find out, that is tried until the deadline."""
+    log.warning("%s: what became of attempt %s is unclear: %s", work.id, number, type(error).__name__)
+    if (provider.card.idempotent_submit or provider.card.can_find) and work.seconds_left > 0:
+        # The turn runs out, and then whoever takes it finds the order overdue.
+        return await work.turn.renew(takes=0)
+    await failed(work, number, error if isinstance(error, Unsure) else Unsure(UNKNOWN))
 
 
 async def _poll(work: Work, attempt: RowMapping) -> None:
@@ -196,7 +205,7 @@ async def _poll(work: Work, attempt: RowMapping) -> None:
     try:
         async with work.turn.renewing(), asyncio.timeout(provider.card.timeout):
             answer = await provider.poll(job)
-    except (BadCredential, RateLimited, Unavailable, Unsure, TimeoutError) as error:
+    except NOT_NOW as error:
         log.warning("%s: looking at its job failed: %s", work.id, type(error).__name__)
         return await work.wait(number, job, work.later(), None)
     except ProviderError as error:

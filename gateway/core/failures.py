@@ -22,6 +22,8 @@ NEUTRAL: dict[type[ProviderError], str] = {
     Unavailable: "The provider could not be reached, or took nothing.",
 }
 ELSEWHERE = tuple(NEUTRAL)
+# Failures to learn how an order stands: they say nothing about the order, so it is asked for again.
+NOT_NOW: tuple[type[Exception], ...] = (*ELSEWHERE, Unsure, TimeoutError)
 CODES: dict[type[ProviderError], str] = {
     Blocked: "content_policy_violation",
     Refused: "provider_refused",

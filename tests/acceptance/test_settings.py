@@ -1,0 +1,119 @@
+"""What settings change: several web processes, links into the store, and a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tests.acceptance.deployments import Deployment, Distributed, Embedded, Vendor
+
+CONFIG = """
+[aliases]
+"dall-e-3" = "demo-image"
+
+[models.house-style]
+routes = [{ provider = "second", model = "scripted-image" }, { provider = "scripted", model = "scripted-image" }]
+defaults = { size = "128x64" }
+response_format = "b64_json"
+
+[providers.second]
+vendor = "scripted"
+base_url = "http://127.0.0.1:9"
+credentials = { api_key = "sk-second" }
+"""
+
+
+@pytest.fixture(scope="module")
+def presigning(
+    vendor: Vendor, services: Callable[[], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """Two web processes on one port, whose links lead into the store."""
+    settings = {"HELIOGRAPH_PROCESSES": "2", "HELIOGRAPH_MEDIA_LINKS": "presigned"}
+    made = Distributed(tmp_path_factory.mktemp("presigning"), vendor, services() | settings)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def configured(vendor: Vendor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """An embedded deployment with a heliograph.toml in its folder."""
+    folder = tmp_path_factory.mktemp("configured")
+    (folder / "heliograph.toml").write_text(CONFIG, encoding="utf-8")
+    made = Embedded(folder, vendor, {})
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_links_may_lead_into_the_store(presigning: Deployment) -> None:
+    """With `media_links=presigned` the link is the store's own, signed, and opens without any key."""
+    with presigning.client(presigning.new_key()) as client:
+        reply = client.post("/v1/images/generations", json={"model": "demo-image", "prompt": "a", "size": "256x256"})
+    link = reply.json()["data"][0]["url"]
+    assert link.startswith(presigning.environ["HELIOGRAPH_STORAGE_URL"].partition("endpoint=")[2].partition("&")[0])
+    opened = httpx.get(link)
+    assert (opened.status_code, opened.headers["content-type"]) == (200, "image/png")
+    assert httpx.get(link.partition("?")[0]).status_code == 403
+
+
+def test_several_web_processes_serve_as_one(presigning: Deployment) -> None:
+    """Requests, each on a connection of its own, find what others have made, whichever process they meet."""
+    key = presigning.new_key()
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"model": "scripted-image", "prompt": "many", "async": True}
+    made = [httpx.post(f"{presigning.url}/v1/images/generations", json=body, headers=headers) for _ in range(8)]
+    ended = [
+        httpx.get(f"{presigning.url}/v1/tasks/{one.json()['id']}?wait=20", headers=headers, timeout=30) for one in made
+    ]
+    assert {one.json()["status"] for one in ended} == {"completed"}
+
+
+def test_code_for_a_retired_model_runs_unchanged(configured: Deployment) -> None:
+    """`dall-e-3` with its old values is served by what it is an alias of, and the reply says what was changed."""
+    with OpenAI(base_url=f"{configured.url}/v1", api_key=configured.new_key()) as sdk:
+        raw = sdk.images.with_raw_response.generate(
+            model="dall-e-3", prompt="a house", quality="hd", style="natural", size="1792x1024", response_format="url"
+        )
+    assert raw.headers["x-heliograph-adjusted"] == '{"quality": ["hd", null], "style": ["natural", null]}'
+    assert raw.parse().data[0].url.startswith(configured.url)  # type: ignore[index,union-attr]  # the SDK says Optional
+
+
+def test_a_model_of_ones_own_has_routes_in_order_and_defaults(configured: Deployment) -> None:
+    """The second route serves at once while the first is unreachable; defaults fill in what the request lacks."""
+    with configured.client(configured.new_key()) as client:
+        reply = client.post("/v1/images/generations", json={"model": "house-style", "prompt": "anything"})
+        task = client.get(f"/v1/tasks/{reply.headers['x-heliograph-task-id']}").json()
+    assert (reply.json()["size"], list(reply.json()["data"][0])) == ("128x64", ["b64_json"])
+    assert [(one["provider"], one["outcome"]) for one in task["attempts"]] == [
+        ("second", "Unavailable"),
+        ("scripted", "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"HELIOGRAPH_PORT": "eighty"}, "HELIOGRAPH_PORT"),
+        ({"HELIOGRAPH_BROKER_URL": "redis://127.0.0.1"}, "HELIOGRAPH_BROKER_URL"),
+        ({"HELIOGRAPH_SECRET": "short"}, "HELIOGRAPH_SECRET"),
+        ({"HELIOGRAPH_PROT": "1"}, "HELIOGRAPH_PORT"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_refuses_to_start(
+    tmp_path: Path, vendor: Vendor, environ: dict[str, str], named: str
+) -> None:
+    """The command ends with one line that names the setting, and no traceback."""
+    made = Embedded(tmp_path, vendor, environ)
+    with pytest.raises(AssertionError) as refusal:
+        made.command("up")
+    assert named in str(refusal.value)
+    assert "Traceback" not in str(refusal.value)

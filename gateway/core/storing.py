@@ -52,6 +52,8 @@ async def finish(
     work: Work, provider_name: str, number: int, cost: int | None, landed: list[Landed], usage: dict[str, Any] | None
 ) -> None:
     """Brings in what is still at the vendor, and completes the task with what is whole; else tries again later."""
+    if work.task["cancel_asked_at"]:
+        return await work.cancel(number)
     provider = work.rt.catalog.providers[provider_name]
     if any(one.url for one in landed):
         async with work.turn.renewing():

@@ -122,12 +122,20 @@ class Work:
 
     @insisting
     async def requeue(self, number: int, outcome: str, message: str, due_at: dt.datetime | None = None) -> None:
-        """Puts the task back after a try that surely cost nothing; keeps the turn unless `due_at` gives it back."""
+        """Puts the task back after a try that surely cost nothing; keeps the turn unless `due_at` gives it back.
+
+        An earlier wish to cancel wins: the task is cancelled then.
+        """
         now = self.rt.now()
         turn = {} if due_at is None else {"due_at": due_at}
         async with self._transaction() as connection:
-            await self._move(connection, State.QUEUED, None, **turn)
+            if await self._cancel_asked(connection):
+                await self._move(connection, State.CANCELLED, "cancelled")
+            else:
+                await self._move(connection, State.QUEUED, None, **turn)
             await _close(connection, self.id, number, outcome=outcome, error_message=message, ended_at=now)
+        if self.state is State.CANCELLED:
+            self.rt.waiter.tell(self.id)
 
     @insisting
     async def complete(

@@ -12,6 +12,8 @@ import asyncio
 import datetime as dt
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import RowMapping
@@ -105,14 +107,14 @@ async def _submit(work: Work) -> None:
     await _send(work, number, route.provider, route.card.name)
 
 
-def _choose(rt: Runtime, routes: tuple[Route, ...], attempts: list[RowMapping]) -> Route | None:
+def _choose(rt: Runtime, routes: tuple[Route, ...], attempts: Sequence[Mapping[Any, Any]]) -> Route | None:
     """The first route among those tried least; None when all had their rounds or do not accept our credential."""
     tries = _tries(rt, attempts)
     best = min(routes, key=lambda route: tries[_place(route)])
     return best if tries[_place(best)] < rt.settings.max_rounds else None
 
 
-def _tries(rt: Runtime, attempts: list[RowMapping]) -> Counter[tuple[str, str]]:
+def _tries(rt: Runtime, attempts: Sequence[Mapping[Any, Any]]) -> Counter[tuple[str, str]]:
     """How often each route was tried; one that does not accept our credential counts as tried to the end."""
     tries: Counter[tuple[str, str]] = Counter()
     for attempt in attempts:
@@ -156,14 +158,15 @@ def _patience(work: Work, provider: Provider) -> float:
 
 async def _go_elsewhere(work: Work, number: int, error: ProviderError) -> None:
     """The vendor took nothing: on to a route that was not tried yet, at once, or round again, later."""
-    tries = _tries(work.rt, await work.attempts())
-    routes = admit(work.rt.catalog, work.generation).routes
-    outcome, message = type(error).__name__, NEUTRAL[type(error)]
-    log.warning("%s: attempt %s: %s: %s", work.id, number, outcome, error.message)
-    if any(not tries[_place(route)] for route in routes):
-        await work.requeue(number, outcome, message)
-        return await _submit(work)
-    await work.requeue(number, outcome, message, _retry_at(work, error))
+    kind = next(kind for kind in ELSEWHERE if isinstance(error, kind))
+    log.warning("%s: attempt %s: %s: %s", work.id, number, kind.__name__, error.message)
+    attempts = await work.attempts()
+    tried = [*attempts[:-1], {**attempts[-1], "outcome": kind.__name__}]
+    route = _choose(work.rt, admit(work.rt.catalog, work.generation).routes, tried)
+    at_once = route is None or not _tries(work.rt, tried)[_place(route)]
+    await work.requeue(number, kind.__name__, NEUTRAL[kind], None if at_once else _retry_at(work, error))
+    if at_once and work.state is State.QUEUED:
+        await _submit(work)
 
 
 async def _resolve(work: Work, attempt: RowMapping) -> None:
@@ -184,7 +187,7 @@ async def _resolve(work: Work, attempt: RowMapping) -> None:
         return await failed(work, number, error)
     if found is None:
         await work.requeue(number, Unavailable.__name__, "The order never reached the provider.")
-        return await _submit(work)
+        return await _submit(work) if work.state is State.QUEUED else None
     await _answered(work, number, provider, found)
 
 

@@ -38,5 +38,5 @@ UNKNOWN = "The provider may have accepted the request, but the answer did not ar
 
 async def failed(work: Work, number: int, error: ProviderError) -> None:
     """Ends the task with the code that stands for the provider's error."""
-    code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-    await work.fail(code, error.message, param=error.param, number=number, outcome=type(error).__name__)
+    kind = next((kind for kind in CODES if isinstance(error, kind)), Broken)
+    await work.fail(CODES[kind], error.message, param=error.param, number=number, outcome=kind.__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from typing import Any, ParamSpec, cast
 
@@ -201,7 +201,9 @@ class Work:
         risen = self._risen(progress.fraction)
         if risen > self.progress:
             self.progress = risen
-            await self.turn.renew(progress=risen)
+            # What the vendor is about to deliver is worth more than the number that could not be written.
+            with suppress(DatabaseUnavailable):
+                await self.turn.renew(progress=risen)
 
     def _risen(self, fraction: float | None) -> int:
         return self.progress if fraction is None else max(self.progress, min(int(fraction * 100), 99))

@@ -67,7 +67,7 @@ async def _step(work: Work) -> None:
     attempt = (await work.attempts())[-1] if work.started else None
     number = attempt["number"] if attempt else None
     if work.task["takes"] > MAX_TAKES:
-        await _give_up(work, number)
+        await _give_up(work, number if attempt and attempt["outcome"] is None else None)
     elif work.state is State.QUEUED:
         await _submit(work)
     elif attempt is None or attempt["provider"] not in work.rt.catalog.providers:
@@ -82,7 +82,10 @@ async def _step(work: Work) -> None:
 
 
 async def _give_up(work: Work, number: int | None) -> None:
-    """Several turns in a row came to no end, each with its worker. What was sent by then may have been bought."""
+    """Several turns in a row came to no end, each with its worker. What was sent by then may have been bought.
+
+    `number` is that of the attempt that is still open.
+    """
     if work.state is State.SUBMITTING and number is not None:
         return await failed(work, number, Unsure(UNKNOWN))
     await work.fail("internal_error", "The task stopped its worker several times.", number=number)

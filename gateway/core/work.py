@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, ParamSpec, cast
 
 import msgspec
@@ -64,7 +64,11 @@ class Work:
         self.sequence: int = self.task["sequence"]
         self.progress: int = self.task["progress"]
         self.started: bool = self.task["started_at"] is not None
-        self.generation = msgspec.convert(self.task["generation"], Generation)
+
+    @cached_property
+    def generation(self) -> Generation:
+        """What the caller asked for. Raises msgspec.ValidationError when another version wrote it."""
+        return msgspec.convert(self.task["generation"], Generation)
 
     @property
     def seconds_left(self) -> float:

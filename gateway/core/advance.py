@@ -78,7 +78,8 @@ async def _step(work: Work) -> None:
         await _poll(work, attempt)
     elif work.state is State.STORING:
         landed = [msgspec.convert(one, Landed) for one in attempt["outputs"]]
-        await finish(work, attempt["provider"], attempt["number"], attempt["cost"], landed, None)
+        place = attempt["provider"], attempt["model"]
+        await finish(work, place, attempt["number"], attempt["cost"], landed, None)
 
 
 async def _give_up(work: Work, number: int | None) -> None:
@@ -113,8 +114,8 @@ async def _submit(work: Work) -> None:
 def _choose(rt: Runtime, routes: tuple[Route, ...], attempts: Sequence[Mapping[Any, Any]]) -> Route | None:
     """The first route among those tried least; None when all had their rounds or do not accept our credential."""
     tries = _tries(rt, attempts)
-    best = min(routes, key=lambda route: tries[_place(route)])
-    return best if tries[_place(best)] < rt.settings.max_rounds else None
+    best = min(routes, key=lambda route: tries[route.place])
+    return best if tries[best.place] < rt.settings.max_rounds else None
 
 
 def _tries(rt: Runtime, attempts: Sequence[Mapping[Any, Any]]) -> Counter[tuple[str, str]]:
@@ -124,10 +125,6 @@ def _tries(rt: Runtime, attempts: Sequence[Mapping[Any, Any]]) -> Counter[tuple[
         for_good = attempt["outcome"] == BadCredential.__name__
         tries[attempt["provider"], attempt["model"]] += rt.settings.max_rounds if for_good else 1
     return tries
-
-
-def _place(route: Route) -> tuple[str, str]:
-    return route.provider, route.card.name
 
 
 async def _send(work: Work, number: int, provider_name: str, model: str, *, again: bool = False) -> None:
@@ -151,7 +148,7 @@ async def _send(work: Work, number: int, provider_name: str, model: str, *, agai
     except Exception:
         log.exception("%s: the provider %s failed while submitting", work.id, provider_name)
         return await failed(work, number, Unsure(UNKNOWN))
-    await _answered(work, number, provider, answer)
+    await _answered(work, number, provider, model, answer)
 
 
 def _patience(work: Work, provider: Provider) -> float:
@@ -166,7 +163,7 @@ async def _go_elsewhere(work: Work, number: int, error: ProviderError) -> None:
     attempts = await work.attempts()
     tried = [*attempts[:-1], {**attempts[-1], "outcome": kind.__name__}]
     route = _choose(work.rt, admit(work.rt.catalog, work.generation).routes, tried)
-    at_once = route is None or not _tries(work.rt, tried)[_place(route)]
+    at_once = route is None or not _tries(work.rt, tried)[route.place]
     await work.requeue(number, kind.__name__, NEUTRAL[kind], None if at_once else _retry_at(work, error))
     if at_once and work.state is State.QUEUED:
         await _submit(work)
@@ -191,7 +188,7 @@ async def _resolve(work: Work, attempt: RowMapping) -> None:
     if found is None:
         await work.requeue(number, Unavailable.__name__, "The order never reached the provider.")
         return await _submit(work) if work.state is State.QUEUED else None
-    await _answered(work, number, provider, found)
+    await _answered(work, number, provider, attempt["model"], found)
 
 
 async def _unclear(work: Work, number: int, provider: Provider, error: Exception) -> None:
@@ -216,7 +213,7 @@ async def _poll(work: Work, attempt: RowMapping) -> None:
         return await work.wait(number, job, work.later(), None)
     except ProviderError as error:
         return await failed(work, number, error)
-    await _answered(work, number, provider, answer)
+    await _answered(work, number, provider, attempt["model"], answer)
 
 
 async def _stop(work: Work, provider: Provider, number: int, job: str) -> None:
@@ -232,11 +229,11 @@ async def _stop(work: Work, provider: Provider, number: int, job: str) -> None:
     await work.fail("timeout", "The provider did not finish in the time that the task had.", number=number)
 
 
-async def _answered(work: Work, number: int, provider: Provider, answer: Pending | Done) -> None:
+async def _answered(work: Work, number: int, provider: Provider, model: str, answer: Pending | Done) -> None:
     if isinstance(answer, Pending):
         due_at = work.rt.now() + dt.timedelta(seconds=answer.poll_after)
         return await work.wait(number, answer.job, due_at, answer.progress)
-    await deliver(work, number, provider, answer)
+    await deliver(work, number, provider, model, answer)
 
 
 def _retry_at(work: Work, error: ProviderError) -> dt.datetime:

@@ -21,6 +21,11 @@ class Route(msgspec.Struct, frozen=True):
     card: ModelCard
     price: Price | None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Provider and vendor's name of the model, which an attempt on this route is recorded with."""
+        return self.provider, self.card.name
+
 
 class Model(msgspec.Struct, frozen=True):
     """A public model: its routes in the order of preference, and members for requests that lack them."""

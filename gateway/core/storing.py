@@ -20,7 +20,7 @@ from storage.objects import ObjectError
 log = logging.getLogger(__name__)
 
 
-async def deliver(work: Work, number: int, provider: Provider, answer: Done) -> None:
+async def deliver(work: Work, number: int, provider: Provider, model: str, answer: Done) -> None:
     """Takes in what the vendor answered: bytes at once, then whatever lies behind URLs."""
     if not answer.outputs:
         return await failed(work, number, Broken("The provider finished without a result."))
@@ -32,7 +32,7 @@ async def deliver(work: Work, number: int, provider: Provider, answer: Done) -> 
     usage = dict(answer.usage) if answer.usage else None
     if any(one.url for one in landed):
         await work.store(number, landed, usage=usage, cost=answer.cost)
-    await finish(work, provider.card.name, number, answer.cost, landed, usage)
+    await finish(work, (provider.card.name, model), number, answer.cost, landed, usage)
 
 
 async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Landed:
@@ -49,12 +49,17 @@ async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Land
 
 
 async def finish(
-    work: Work, provider_name: str, number: int, cost: int | None, landed: list[Landed], usage: dict[str, Any] | None
+    work: Work,
+    place: tuple[str, str],
+    number: int,
+    cost: int | None,
+    landed: list[Landed],
+    usage: dict[str, Any] | None,
 ) -> None:
     """Brings in what is still at the vendor, and completes the task with what is whole; else tries again later."""
     if work.task["cancel_asked_at"]:
         return await work.cancel(number)
-    provider = work.rt.catalog.providers[provider_name]
+    provider = work.rt.catalog.providers[place[0]]
     if any(one.url for one in landed):
         async with work.turn.renewing():
             landed = await asyncio.gather(*(_bring(work, provider, number, one) for one in landed))
@@ -64,7 +69,7 @@ async def finish(
     if not good:
         return await failed(work, number, Broken("The provider's result could not be fetched, or is no image."))
     await work.complete(
-        number, good, charged=_charge(work, provider_name, cost, len(good)), adjusted=_deviations(work, good),
+        number, good, charged=_charge(work, place, cost, len(good)), adjusted=_deviations(work, good),
         usage=usage, cost=cost, outputs=msgspec.to_builtins(landed),
     )  # fmt: skip
 
@@ -81,12 +86,12 @@ async def _bring(work: Work, provider: Provider, number: int, landed: Landed) ->
         return landed
 
 
-def _charge(work: Work, provider: str, cost: int | None, delivered: int) -> int | None:
+def _charge(work: Work, place: tuple[str, str], cost: int | None, delivered: int) -> int | None:
     """What the delivered outputs cost in micro-USD: what the vendor said, else the card's price of that many."""
     if cost is not None:
         return cost
     model = work.rt.catalog.find(work.generation.model)
-    route = next((one for one in model.routes if one.provider == provider), None) if model else None
+    route = next((one for one in model.routes if one.place == place), None) if model else None
     if route is None:
         # The configuration has changed since: what was quoted still holds.
         quoted = work.task["quoted"]

@@ -42,7 +42,7 @@ async def _keep(work: Work, number: int, landed: Landed, output: Output) -> Land
             return await assets.keep(work.rt, assets.object_key(work.id, number, landed.position), landed, output.data)
         except ObjectError as error:
             if work.seconds_left <= 0:
-                raise
+                return msgspec.structs.replace(landed, flaw="the object store did not take it in time")
             log.warning("%s: the object store failed, trying again: %s", work.id, error)
             await work.rt.sleep((work.later() - work.rt.now()).total_seconds())
     return landed

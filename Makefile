@@ -1,7 +1,7 @@
 # Every target works from a bare checkout: it makes .venv and installs exactly what requirements/ locks.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check acceptance format lock clean
+.PHONY: help run test check acceptance format docs lock clean
 
 # The first of these that is new enough and can make environments; they are only asked when something is to install.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -38,6 +38,9 @@ acceptance: $(DEV) ## Run only the acceptance tests, on every deployment
 format: $(DEV) ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
+
+docs: $(DEV) ## Write the generated pages of docs/ anew
+	.venv/bin/python -m docs.generate
 
 lock: $(DEV) ## Write requirements/ anew from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 	$(COMPILE) --group build --output-file requirements/run.txt

@@ -181,10 +181,11 @@ async def cancel(rt: Runtime, key_id: str, task_id: str) -> TaskRecord:
     now = rt.now()
     wish = update(TASKS).where(TASKS.c.id == task_id, TASKS.c.state.not_in(FINAL), TASKS.c.cancel_asked_at.is_(None))
     async with rt.db.write() as connection:
-        await connection.execute(wish.values(cancel_asked_at=now))
+        new = (await connection.execute(wish.values(cancel_asked_at=now))).rowcount
         idle = update(TASKS).where(TASKS.c.id == task_id, TASKS.c.state.in_((State.QUEUED, State.WAITING)))
         rung = idle.values(due_at=now, rings=TASKS.c.rings + 1).returning(TASKS.c.version)
-        version = (await connection.execute(rung)).scalar()
+        # A repeated wish must not take the turn from whoever is granting the first.
+        version = (await connection.execute(rung)).scalar() if new else None
     if version is not None:
         await asyncio.wait({rt.executor.start(Message(TASK, task_id, version))}, timeout=CANCEL_SECONDS)
     return await get(rt, key_id, task_id)

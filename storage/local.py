@@ -1,7 +1,8 @@
 """An object store in a folder: what the embedded deployment uses.
 
-An object is one file, written whole beside its place, synced, and then moved there. Its media type is kept in a small
-file of its own that is written first: a crash in between leaves the old object, or none, and never half of one.
+An object is one plain file, written whole beside its place, synced, and then moved there. Its media type is a small
+file next to it that names the very bytes it belongs to, and is written first: after a crash there is the old object
+with its old type, or the new one with its new type. An object whose type was lost is still there, as octets.
 """
 
 from __future__ import annotations
@@ -10,58 +11,62 @@ import asyncio
 import datetime as dt
 import hashlib
 import os
-import tempfile
+import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, TypeVar
+from uuid import uuid4
 
-from storage.keys import checked
+from storage.keys import KEY, checked
 from storage.objects import Found, NoSuchObject, ObjectError, ObjectStore, Stored
 
 T = TypeVar("T")
 CHUNK = 1 << 18
 UNKNOWN_TYPE = "application/octet-stream"
 STALE_SECONDS = 3600
+MARK = "@"  # in the name of a media type's file, and in no key
 
 
 class LocalStore(ObjectStore):
-    """Keeps objects below `root`: the bytes in `objects/`, media types in `types/`, what is being written in `new/`."""
+    """Keeps objects below `root`: bytes and media types in `objects/`, what is being written in `new/`.
+
+    Where there is an object `a`, none can be put under `a/b`: that is an ObjectError.
+    """
 
     def __init__(self, root: Path, threads: int = 8) -> None:
-        self._objects, self._types, self._new = root / "objects", root / "types", root / "new"
-        for folder in (self._objects, self._types, self._new):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
+        self._objects, self._new = root / "objects", root / "new"
+        with _translated():
+            for folder in (self._objects, self._new):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._remove_stale()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="files")
 
     async def put(self, key: str, data: bytes | AsyncIterable[bytes], media_type: str) -> Stored:
         """Writes beside, syncs, moves into place."""
-        place = self._objects / checked(key)
+        checked(key)
         if isinstance(data, bytes):
-            return await self._run(lambda: self._put_whole(place, key, data, media_type))
-        draft, file = await self._run(self._draft)
+            return await self._run(partial(self._put_whole, key, data, media_type))
+        draft = await self._run(partial(_Draft, self._new))
         try:
-            hashed, size = hashlib.sha256(), 0
             async for chunk in data:
-                await self._run(partial(file.write, chunk))
-                hashed.update(chunk)
-                size += len(chunk)
-            await self._run(lambda: self._finish(file, draft, place, key, media_type))
+                await self._run(partial(draft.write, chunk))
+            return await self._run(partial(self._keep, draft, key, media_type))
         finally:
-            await self._run(lambda: _discard(file, draft))
-        return Stored(size, hashed.hexdigest())
+            await self._run(draft.discard)
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yields the file in chunks, read in threads."""
-        file = await self._run(lambda: (self._objects / checked(key)).open("rb"))
+        checked(key)
+        file = await self._run(partial(_opened, self._objects / key, start))
         try:
-            position = start
-            await self._run(lambda: file.seek(start))
-            while chunk := await self._run(partial(file.read, CHUNK if end is None else min(CHUNK, end - position))):
-                position += len(chunk)
+            left = sys.maxsize if end is None else end - start
+            while left > 0 and (chunk := await self._run(partial(file.read, min(CHUNK, left)))):
+                left -= len(chunk)
                 yield chunk
         finally:
             file.close()
@@ -69,17 +74,16 @@ class LocalStore(ObjectStore):
     async def find(self, key: str) -> Found | None:
         """Size and time of the file, and the media type beside it."""
         checked(key)
-        return await self._run(lambda: self._found(key))
+        return await self._run(partial(self._found, key))
 
     async def delete(self, key: str) -> None:
         """Removes the file, then its media type."""
         checked(key)
-        await self._run(lambda: (self._objects / key).unlink(missing_ok=True))
-        await self._run(lambda: (self._types / key).unlink(missing_ok=True))
+        await self._run(partial(_remove, self._objects / key))
 
     async def list(self, prefix: str = "") -> AsyncIterator[Found]:
         """Every file whose key begins with the prefix."""
-        for key in await self._run(lambda: self._keys(prefix)):
+        for key in await self._run(partial(self._keys, prefix)):
             found = await self._run(partial(self._found, key))
             if found is not None:
                 yield found
@@ -89,70 +93,136 @@ class LocalStore(ObjectStore):
         self._threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        """Does it in a thread, and waits for it even when cancelled: nothing goes on behind the caller's back."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except FileNotFoundError as error:
-            raise NoSuchObject("there is no such object") from error
-        except OSError as error:
-            raise ObjectError(f"the folder of the object store failed: {error.strerror}") from error
+            with _translated():
+                return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
 
-    def _put_whole(self, place: Path, key: str, data: bytes, media_type: str) -> Stored:
-        draft, file = self._draft()
+    def _put_whole(self, key: str, data: bytes, media_type: str) -> Stored:
+        draft = _Draft(self._new)
         try:
-            file.write(data)
-            self._finish(file, draft, place, key, media_type)
+            draft.write(data)
+            return self._keep(draft, key, media_type)
         finally:
-            _discard(file, draft)
-        return Stored(len(data), hashlib.sha256(data).hexdigest())
+            draft.discard()
 
-    def _draft(self) -> tuple[Path, BinaryIO]:
-        handle, name = tempfile.mkstemp(dir=self._new)
-        return Path(name), os.fdopen(handle, "wb")
-
-    def _finish(self, file: BinaryIO, draft: Path, place: Path, key: str, media_type: str) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        self._write_type(self._types / key, media_type)
+    def _keep(self, draft: _Draft, key: str, media_type: str) -> Stored:
+        place = self._objects / key
+        draft.seal()
         _make_folder(place.parent)
-        draft.rename(place)
+        kind, replaced = _type_file(place, draft.path.stat()), _type_file(place, _stat(place))
+        _write_synced(kind, media_type.encode())
+        draft.path.rename(place)
         _sync_folder(place.parent)
-
-    def _write_type(self, place: Path, media_type: str) -> None:
-        if place.is_file() and place.read_text(encoding="utf-8") == media_type:
-            return
-        draft, file = self._draft()
-        with file:
-            file.write(media_type.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        _make_folder(place.parent)
-        draft.rename(place)
+        if replaced != kind:
+            replaced.unlink(missing_ok=True)
+        return Stored(draft.size, draft.hashed.hexdigest())
 
     def _found(self, key: str) -> Found | None:
-        try:
-            stat = (self._objects / key).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        place = self._objects / key
+        stat = _stat(place)
+        if stat is None:
             return None
-        kind = self._types / key
-        media_type = kind.read_text(encoding="utf-8") if kind.is_file() else UNKNOWN_TYPE
+        try:
+            media_type = _type_file(place, stat).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            now = _stat(place)
+            if now is None or now.st_mtime_ns != stat.st_mtime_ns:
+                return self._found(key)  # it was replaced or deleted between the two looks
+            media_type = UNKNOWN_TYPE
         return Found(key, stat.st_size, media_type, dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC))
 
     def _keys(self, prefix: str) -> Sequence[str]:
-        files = (Path(folder) / name for folder, _, names in os.walk(self._objects) for name in names)
+        folder = prefix.rpartition("/")[0]
+        if folder and not KEY.fullmatch(folder):
+            return []
+        walk = os.walk(self._objects / folder)
+        files = (Path(above) / name for above, _, names in walk for name in names if MARK not in name)
         keys = (file.relative_to(self._objects).as_posix() for file in files)
         return sorted(key for key in keys if key.startswith(prefix))
 
     def _remove_stale(self) -> None:
         """What a crash left half written. Younger files may be another process's work."""
         for draft in self._new.iterdir():
-            if time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            stat = _stat(draft)
+            if stat is not None and time.time() - stat.st_mtime > STALE_SECONDS:
                 draft.unlink(missing_ok=True)
 
 
-def _discard(file: BinaryIO, draft: Path) -> None:
-    file.close()
-    draft.unlink(missing_ok=True)
+class _Draft:
+    """An object that is being written: its file in a folder that nobody lists, the size and the digest so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / uuid4().hex
+        self.size, self.hashed = 0, hashlib.sha256()
+        self._file = self.path.open("xb")
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self.hashed.update(chunk)
+        self.size += len(chunk)
+
+    def seal(self) -> None:
+        """Puts it on the disk, under a time of its own: the clock that files get theirs from ticks too coarsely."""
+        self._file.flush()
+        now = time.time_ns()
+        os.utime(self._file.fileno(), ns=(now, now))
+        os.fsync(self._file.fileno())
+
+    def discard(self) -> None:
+        """Lets it go; what has been kept by then has left this place."""
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ObjectError(f"the folder of the object store failed: {error.strerror}") from error
+
+
+def _opened(place: Path, start: int) -> BinaryIO:
+    try:
+        file = place.open("rb")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NoSuchObject("there is no such object") from error
+    file.seek(start)
+    return file
+
+
+def _stat(place: Path) -> os.stat_result | None:
+    """Of the file in this place; None when there is none, a folder being none."""
+    try:
+        stat = place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat if S_ISREG(stat.st_mode) else None
+
+
+def _type_file(place: Path, stat: os.stat_result | None) -> Path:
+    """Where the media type of the bytes with this time stands: no two writes of a key share one."""
+    return place.with_name(f"{place.name}{MARK}{stat.st_mtime_ns if stat else ''}")
+
+
+def _remove(place: Path) -> None:
+    stat = _stat(place)
+    if stat is not None:
+        place.unlink(missing_ok=True)
+        _type_file(place, stat).unlink(missing_ok=True)
+        _sync_folder(place.parent)
+
+
+def _write_synced(place: Path, data: bytes) -> None:
+    with place.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _make_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ class MemoryStore(ObjectStore):
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yields the bytes in chunks."""
         if checked(key) not in self._objects:
-            raise NoSuchObject(key)
+            raise NoSuchObject("there is no such object")
         whole = self._objects[key][1][start:end]
         for position in range(0, len(whole), CHUNK):
             yield whole[position : position + CHUNK]
@@ -43,7 +43,7 @@ class MemoryStore(ObjectStore):
         self._objects.pop(checked(key), None)
 
     async def list(self, prefix: str = "") -> AsyncIterator[Found]:
-        """Every object below the prefix."""
-        for key in sorted(self._objects):
-            if key.startswith(prefix):
-                yield self._objects[key][0]
+        """Every object below the prefix, as it is when the list begins."""
+        for _, (found, _) in sorted(self._objects.items()):
+            if found.key.startswith(prefix):
+                yield found

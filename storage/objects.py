@@ -1,7 +1,7 @@
 """The object store: what keeps bytes under keys. One small interface over a folder, S3 and memory.
 
 A key is a relative path of `[A-Za-z0-9._-]` segments joined by `/`. Writing a key again replaces it whole: a reader
-sees the old bytes or the new ones, never a mixture and never a part.
+sees the old bytes or the new ones, never a mixture and never a part. What is no key is a ValueError in every call.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Streams the bytes from `start` up to, not including, `end`. Raises NoSuchObject before the first chunk."""
+        """Streams the bytes from `start` up to, not including, `end`; none where the object has none there.
+
+        Both are counted from its first byte. Raises NoSuchObject before the first chunk.
+        """
 
     @abstractmethod
     async def find(self, key: str) -> Found | None:
@@ -58,7 +61,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> AsyncIterator[Found]:
-        """Every object whose key begins with `prefix`, in key order."""
+        """Every object whose key begins with `prefix`, in key order; its media type may be left empty.
+
+        Servers differ in what key order is: that of the whole texts, or folder by folder.
+        """
 
     def link(self, key: str, media_type: str, seconds: int) -> str | None:
         """A URL that lets anybody GET the object for that many seconds, or None where the store has none."""

@@ -16,33 +16,43 @@ QUERY = ("endpoint", "region", "addressing", "checksums")
 
 
 def open_store(url: str, *, access_key: str | None = None, secret_key: str | None = None) -> ObjectStore:
-    """The store behind `memory:`, `file:///folder` or `s3://bucket/prefix?endpoint=…&region=…&addressing=…&checksums=…`.
+    """The store behind `memory:`, `file:///folder`, a plain path of a folder, or an `s3:` URL as `bucket_of` reads it.
 
-    Raises ValueError that says what is wrong with the URL.
+    Raises ValueError that says what is wrong with the URL, and ObjectError when a folder cannot be used.
     """
     parts = urlsplit(url)
+    if parts.scheme == "s3":
+        return S3Store(bucket_of(url, access_key, secret_key))
+    if parts.scheme == "" and url:
+        return LocalStore(Path(url))
+    if parts.scheme not in ("memory", "file"):
+        raise ValueError(f"{parts.scheme or repr(url)} is no store; use s3:, file: or memory:")
+    _options(parts.query, ())
     if parts.scheme == "memory":
         return MemoryStore()
-    if parts.scheme == "file":
-        return LocalStore(Path(unquote(parts.path)))
-    if parts.scheme != "s3":
-        raise ValueError(f"{parts.scheme or url!r} is no kind of store; use s3:, file: or memory:")
-    return S3Store(bucket_of(url, access_key, secret_key))
+    if parts.netloc or not parts.path.startswith("/"):
+        raise ValueError("file: needs a folder of this machine, as in file:///folder")
+    return LocalStore(Path(unquote(parts.path)))
 
 
 def bucket_of(url: str, access_key: str | None, secret_key: str | None) -> Bucket:
-    """The bucket that an `s3:` URL means; raises ValueError."""
+    """The bucket that `s3://bucket/prefix?endpoint=…&region=…&addressing=…&checksums=…` means; raises ValueError."""
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    unknown = ", ".join(name for name in options if name not in QUERY)
-    if unknown or not parts.netloc:
-        known = ", ".join(QUERY)
-        raise ValueError(f"{unknown} is not known; there are {known}" if unknown else "s3:// needs a bucket's name")
+    if not parts.netloc:
+        raise ValueError("s3:// needs a bucket's name")
     members = {
-        **options, "name": parts.netloc, "prefix": parts.path.strip("/"), "access_key": access_key,
-        "secret_key": secret_key,
+        **_options(parts.query, QUERY), "name": parts.netloc, "prefix": parts.path.strip("/"),
+        "access_key": access_key, "secret_key": secret_key,
     }  # fmt: skip
     try:
         return msgspec.convert(members, Bucket)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
+
+
+def _options(query: str, known: tuple[str, ...]) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = ", ".join(name for name in options if name not in known)
+    if unknown:
+        raise ValueError(f"{unknown} is not known in the URL of this store; there is {', '.join(known) or 'nothing'}")
+    return options

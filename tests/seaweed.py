@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,11 +16,12 @@ from types import TracebackType
 
 import httpx
 
-from tests.processes import free_port
 from tests.services import Missing
 
 START_SECONDS = 60
-HIGHEST_BASE = 55_000  # the server adds 10,000 to each of its ports for gRPC
+STOP_SECONDS = 20
+GRPC = 10_000  # the server opens a second port so much above each of its ports
+BASES = range(11_000, 21_000)  # with their second ports below those that outgoing connections are given
 
 
 class Seaweed:
@@ -29,21 +32,25 @@ class Seaweed:
     def __init__(self) -> None:
         self.access_key = "key" + secrets.token_hex(8)
         self.secret_key = secrets.token_hex(24)
-        self._ports = [_low_port() for _ in range(5)]
+        self._ports = _free_bases(5)
         self._folder = Path(tempfile.mkdtemp(prefix="seaweed-"))
+        self._log = self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
         self.url = f"s3://{self.bucket}?endpoint={self.endpoint}&region=us-east-1&addressing=path"
 
     def __enter__(self) -> Seaweed:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._close()
 
     def start(self) -> None:
         """Starts the server on its ports and its data, and waits until it answers."""
@@ -58,33 +65,38 @@ class Seaweed:
             "PATH": os.environ["PATH"], "HOME": str(self._folder), "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }  # fmt: skip
-        self._process = subprocess.Popen(
-            command, env=environ, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self._wait()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=environ, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self._wait(self._process)
 
     def stop(self) -> None:
         """Ends the server in peace; its data stays."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
         """Ends the server as a power cut would; its data stays."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(20)
+            self._process.wait(STOP_SECONDS)
 
-    def _wait(self) -> None:
+    def _close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and process.poll() is None:
             try:
                 if httpx.get(f"{self.endpoint}/{self.bucket}", timeout=2).status_code == 403:
                     return
             except httpx.HTTPError:
                 pass
             time.sleep(0.05)
-        raise Missing("SeaweedFS did not start")
+        raise RuntimeError(f"SeaweedFS did not start:\n{self._log.read_text(errors='replace')[-4000:]}")
 
 
 def _binary() -> str:
@@ -95,7 +107,11 @@ def _binary() -> str:
     return found
 
 
-def _low_port() -> int:
-    while (port := free_port()) > HIGHEST_BASE:
-        pass
-    return port
+def _free_bases(count: int) -> list[int]:
+    bases = secrets.SystemRandom().sample(BASES, len(BASES))
+    return list(itertools.islice((base for base in bases if _is_free(base) and _is_free(base + GRPC)), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
-from gateway.core.advance import CODES as PROVIDER_CODES
+from gateway.core.failures import CODES as PROVIDER_CODES
 from gateway.core.errors import CODES, GatewayError, allowed, invalid, shown
 
 SOURCES = sorted(Path(gateway.__path__[0]).rglob("*.py"))

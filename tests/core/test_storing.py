@@ -1,0 +1,231 @@
+"""Storing: from what a vendor delivered to checked bytes in our store, and their charge."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.lifecycle import State
+from providers.contract import (
+    Done,
+    Output,
+    Pending,
+    Unavailable,
+)  # fmt: skip
+from tests.core.conftest import MakeWorld
+from tests.core.world import (
+    FlakyStore,
+    ScriptedProvider,
+    card_of,
+    done,
+    linked,
+    png,
+    price,
+    serving,
+)  # fmt: skip
+
+
+async def test_the_vendors_own_cost_is_charged(make_world: MakeWorld) -> None:
+    """What the vendor says that it bills counts more than the card's price."""
+    world = make_world(ScriptedProvider(submit=[done(cost=12_345)]))
+    task_id = await world.create()
+    row = await world.step(task_id)
+    assert (row["charged"], row["quoted"]) == (12_345, 40_000)
+    assert (await world.attempts(task_id))[0]["cost"] == 12_345
+
+
+async def test_a_delivered_size_that_was_not_asked_for_is_said(make_world: MakeWorld) -> None:
+    """A picture of another size than asked is kept and charged, and `adjusted` says what came."""
+    world = make_world(ScriptedProvider(submit=[done(png(32, 64))]))
+    task_id = await world.create(size="64x64")
+    row = await world.step(task_id)
+    assert (row["state"], row["adjusted"]) == (State.COMPLETED, {"delivered_size": ["64x64", "32x64"]})
+
+
+async def test_bytes_that_are_no_picture_are_not_delivered(make_world: MakeWorld) -> None:
+    """Garbage beside two pictures: two are delivered and charged; nothing but garbage: the task fails."""
+    answers = [done(png(), b"garbage", png(32, 32)), done(b"<html>"), done(b"")]
+    world = make_world(ScriptedProvider(submit=answers))
+    task_id = await world.create(n=3)
+    row = await world.step(task_id)
+    assert (row["state"], row["charged"], row["quoted"]) == (State.COMPLETED, 80_000, 120_000)
+    assert [(one["position"], one["width"]) for one in await world.assets(task_id)] == [(0, 64), (1, 32)]
+    for _ in range(2):
+        task_id = await world.create()
+        row = await world.step(task_id)
+        assert (row["state"], row["error_code"], row["charged"]) == (State.FAILED, "provider_error", None)
+        assert await world.assets(task_id) == []
+        assert await world.outcomes(task_id) == [("vendor", "Broken")]
+
+
+async def test_each_model_of_a_vendor_is_charged_at_its_own_price(make_world: MakeWorld) -> None:
+    """Two routes of one provider with two of its models: the price is that of the model that delivered."""
+    card = card_of()
+    large = msgspec.structs.replace(card.models[0], name="vendor-large", price=price("0.50"))
+    card = msgspec.structs.replace(card, models=(*card.models, large))
+    world = make_world(ScriptedProvider(card, submit=[Unavailable("closed"), done()]))
+    task_id = await world.create()
+    row = await world.step(task_id)
+    assert (row["state"], row["charged"]) == (State.COMPLETED, 500_000)
+
+
+async def test_outputs_are_fetched_from_their_urls(make_world: MakeWorld) -> None:
+    """Linked outputs are copied into our store, in order, checked and measured."""
+    async with serving(a=[(200, png(64, 64))], b=[(200, png(32, 16))]) as files:
+        world = make_world(ScriptedProvider(submit=[Pending("job")], poll=[linked(files.url("a"), files.url("b"))]))
+        task_id = await world.create(n=2)
+        row = await world.finish(task_id)
+        assert (row["state"], row["charged"]) == (State.COMPLETED, 80_000)
+        found = await world.assets(task_id)
+        assert [(one["width"], one["height"]) for one in found] == [(64, 64), (32, 16)]
+        assert [await world.bytes_of(one) for one in found] == [png(64, 64), png(32, 16)]
+        assert [one["sha256"] for one in found] == [hashlib.sha256(one).hexdigest() for one in (png(), png(32, 16))]
+
+
+async def test_an_output_that_fails_first_is_fetched_later(make_world: MakeWorld) -> None:
+    """The task waits in storing with what it has; only what is missing is fetched again, and nothing bought again."""
+    async with serving(a=[(200, png())], b=[(503, b""), (200, png(32, 32))]) as files:
+        provider = ScriptedProvider(submit=[linked(files.url("a"), files.url("b"))])
+        world = make_world(provider)
+        task_id = await world.create(n=2)
+        row = await world.step(task_id)
+        assert row["state"] == State.STORING
+        assert row["due_at"] > world.clock.now()
+        assert await world.assets(task_id) == []
+        assert (await world.step(task_id))["state"] == State.COMPLETED
+        assert sorted(files.asked) == ["a", "b", "b"]
+        assert (len(provider.orders), len(await world.assets(task_id))) == (1, 2)
+
+
+async def test_outputs_survive_the_process_that_fetched_them(make_world: MakeWorld) -> None:
+    """A process dies after the vendor answered: another one takes the outputs up from the row."""
+    async with serving(a=[(503, b""), (200, png())]) as files:
+        provider = ScriptedProvider(submit=[Done((Output(url=files.url("a"), revised_prompt="a bright mirror"),), 5)])
+        world = make_world(provider)
+        task_id = await world.create()
+        await world.step(task_id)
+        other = replace(world.rt, executor=world.rt.executor)
+        row = await world.step(task_id, other)
+        assert (row["state"], row["charged"]) == (State.COMPLETED, 5)
+        (asset,) = await world.assets(task_id)
+        assert asset["revised_prompt"] == "a bright mirror"
+
+
+@pytest.mark.parametrize("answer", [(404, b""), (410, b""), (403, b""), (200, b"garbage"), (200, b"")], ids=str)
+async def test_an_output_that_is_gone_or_garbage_is_given_up(make_world: MakeWorld, answer: tuple[int, bytes]) -> None:
+    """What no later try can mend is not tried again: the task fails when nothing else is left of it."""
+    async with serving(a=[answer], b=[(200, png())]) as files:
+        world = make_world(ScriptedProvider(submit=[linked(files.url("a")), linked(files.url("a"), files.url("b"))]))
+        task_id = await world.create()
+        row = await world.step(task_id)
+        assert (row["state"], row["error_code"], row["charged"]) == (State.FAILED, "provider_error", None)
+        task_id = await world.create(n=2)
+        row = await world.step(task_id)
+        assert (row["state"], row["charged"], row["quoted"]) == (State.COMPLETED, 40_000, 80_000)
+        assert [one["position"] for one in await world.assets(task_id)] == [0]
+
+
+async def test_two_of_three_outputs_complete_and_charge_two(make_world: MakeWorld) -> None:
+    """One of three is garbage: the two good ones are delivered, and two are charged."""
+    async with serving(a=[(200, png())], b=[(200, b"oops")], c=[(200, png(32, 32))]) as files:
+        world = make_world(ScriptedProvider(submit=[linked(*map(files.url, "abc"))]))
+        task_id = await world.create(n=3)
+        row = await world.finish(task_id)
+        assert (row["state"], row["charged"]) == (State.COMPLETED, 80_000)
+        assert [one["width"] for one in await world.assets(task_id)] == [64, 32]
+
+
+async def test_outputs_that_do_not_come_in_time_are_given_up(make_world: MakeWorld) -> None:
+    """At the deadline the task completes with what came, or fails when nothing did."""
+    async with serving(a=[(200, png())], b=[(503, b"")]) as files:
+        answers = [linked(files.url("a"), files.url("b")), linked(files.url("b"))]
+        world = make_world(ScriptedProvider(submit=answers), task_seconds=60.0)
+        row = await world.finish(await world.create(n=2))
+        assert (row["state"], row["charged"]) == (State.COMPLETED, 40_000)
+        row = await world.finish(await world.create())
+        assert (row["state"], row["error_code"]) == (State.FAILED, "provider_error")
+
+
+async def test_a_url_that_may_not_be_dialled_is_not(make_world: MakeWorld) -> None:
+    """A vendor that hands out a private address its card does not name gets no request from us, and no second try."""
+    async with serving(a=[(200, png())]) as files:
+        provider = ScriptedProvider(card_of(output_hosts=()), submit=[linked(files.url("a"))])
+        world = make_world(provider)
+        task_id = await world.create()
+        row = await world.step(task_id)
+        assert (row["state"], row["error_code"], files.asked) == (State.FAILED, "provider_error", [])
+
+
+async def test_an_output_larger_than_allowed_is_given_up(make_world: MakeWorld) -> None:
+    """The setting bounds what is fetched, and the bound is final."""
+    async with serving(a=[(200, png() + bytes(5000))]) as files:
+        world = make_world(ScriptedProvider(submit=[linked(files.url("a"))]), max_output_bytes=4096)
+        task_id = await world.create()
+        assert (await world.step(task_id))["state"] == State.FAILED
+
+
+async def test_private_outputs_are_read_through_the_provider(make_world: MakeWorld) -> None:
+    """Where the card says that a download needs our credential, the provider reads it; a failure is tried again."""
+    read: list[Any] = [Unavailable("away"), done(png())]
+    provider = ScriptedProvider(card_of(private_outputs=True), submit=[linked("https://vendor.test/1")], read=read)
+    world = make_world(provider)
+    task_id = await world.create()
+    assert (await world.step(task_id))["state"] == State.STORING
+    assert (await world.step(task_id))["state"] == State.COMPLETED
+    assert await world.bytes_of((await world.assets(task_id))[0]) == png()
+
+
+async def test_an_output_with_nothing_in_it_is_not_delivered(make_world: MakeWorld) -> None:
+    """An output with neither bytes nor a URL is none."""
+    world = make_world(ScriptedProvider(submit=[Done((Output(),)), Done((Output(), Output(data=png())))]))
+    assert (await world.step(await world.create()))["error_code"] == "provider_error"
+    row = await world.step(await world.create(n=2))
+    assert (row["state"], row["charged"]) == (State.COMPLETED, 40_000)
+
+
+async def test_a_store_that_fails_loses_no_bytes(make_world: MakeWorld) -> None:
+    """Bytes that came with the answer are held until the store takes them; the order is not sent again."""
+    provider = ScriptedProvider(submit=[done()])
+    world = make_world(provider, objects=FlakyStore(2))
+    task_id = await world.create()
+    row = await world.step(task_id)
+    assert (row["state"], len(provider.orders)) == (State.COMPLETED, 1)
+    assert len(world.clock.slept) == 2
+    assert all(1 <= pause <= 30 for pause in world.clock.slept)
+    assert await world.bytes_of((await world.assets(task_id))[0]) == png()
+
+
+async def test_a_store_that_fails_while_urls_are_fetched(make_world: MakeWorld) -> None:
+    """Linked outputs stay with the vendor until the store takes them; the task comes back for them."""
+    async with serving(a=[(200, png())]) as files:
+        provider = ScriptedProvider(submit=[linked(files.url("a"))])
+        world = make_world(provider, objects=FlakyStore(2))
+        task_id = await world.create()
+        states = [(await world.step(task_id))["state"] for _ in range(3)]
+        assert states == [State.STORING, State.STORING, State.COMPLETED]
+        assert len(provider.orders) == 1
+
+
+async def test_a_store_that_never_works_ends_the_task(make_world: MakeWorld) -> None:
+    """Bytes that cannot be kept until the deadline are lost, and the task says so rather than hang."""
+    world = make_world(ScriptedProvider(submit=[done()]), objects=FlakyStore(10**6), task_seconds=60.0)
+    task_id = await world.create()
+    row = await world.step(task_id)
+    assert (row["state"], row["charged"]) == (State.FAILED, None)
+    assert await world.outcomes(task_id) == [("vendor", "Broken")]
+
+
+async def test_a_result_is_kept_although_its_model_is_no_longer_served(make_world: MakeWorld) -> None:
+    """What was bought is delivered even when its model has left the configuration, at the price that was quoted."""
+    provider = ScriptedProvider(submit=[Pending("job")], poll=[done()])
+    world = make_world(provider)
+    task_id = await world.create()
+    await world.step(task_id)
+    renamed = replace(world.rt, catalog=type(world.rt.catalog)({}, {}, world.providers))
+    row = await world.step(task_id, renamed)
+    assert (row["state"], row["charged"]) == (State.COMPLETED, 40_000)
+    assert len(await world.assets(task_id)) == 1

@@ -16,7 +16,7 @@ from gateway.core.ports import QueueError
 from gateway.core.settings import Settings, variable
 from providers.contract import BadCredential, Provider, ProviderError
 from storage.database import Database, DatabaseUnavailable
-from storage.objects import ObjectError, ObjectStore
+from storage.objects import ObjectError
 from storage.opening import open_store
 from workers.celery_queue import CeleryQueue
 
@@ -73,24 +73,25 @@ async def _broker(settings: Settings) -> Finding:
 
 
 async def _storage(settings: Settings) -> Finding:
-    store = open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
     try:
         async with asyncio.timeout(SECONDS):
-            read = await _write_read_delete(store)
+            read = await _write_read_delete(settings)
     except (ObjectError, TimeoutError) as error:
         detail = str(error) or type(error).__name__
         return Finding("storage", False, f"{detail}: check {variable('storage_url')} and its credentials.")
-    finally:
-        await store.close()
     if read != PROBE:
         return Finding("storage", False, "What was written is not what was read. Do not use this store.")
     return Finding("storage", True, "A probe object was written, read and deleted.")
 
 
-async def _write_read_delete(store: ObjectStore) -> bytes:
-    await store.put(PROBE_KEY, PROBE, "text/plain")
-    read = b"".join([chunk async for chunk in store.read(PROBE_KEY)])
-    await store.delete(PROBE_KEY)
+async def _write_read_delete(settings: Settings) -> bytes:
+    store = open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
+    try:
+        await store.put(PROBE_KEY, PROBE, "text/plain")
+        read = b"".join([chunk async for chunk in store.read(PROBE_KEY)])
+        await store.delete(PROBE_KEY)
+    finally:
+        await store.close()
     return read
 
 

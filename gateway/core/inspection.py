@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 # An allow-list: Pillow can open more than forty formats, and most of its past holes were in the rare ones.
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "AVIF": "image/avif"}
@@ -59,6 +59,11 @@ def _decode(source: bytes | Path, max_pixels: int) -> Facts:
                 if width * height > max_pixels:
                     raise NotMedia(f"{width}x{height} is more than {max_pixels} pixels")
                 image.load()
-                return Facts(FORMATS[image.format or ""], width, height)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
+                # A JPEG with further pictures behind the first, as cameras make them, is called MPO.
+                kind = "JPEG" if image.format == "MPO" else image.format or ""
+                return Facts(FORMATS[kind], width, height)
+    except (NotMedia, MemoryError):
+        raise
+    # What decoders raise for broken bytes differs from one to the next.
+    except Exception as error:
         raise NotMedia(f"not an image that can be decoded: {type(error).__name__}") from error

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 import msgspec
 
-from gateway.core.settings import Settings
+from gateway.core.settings import SHORTEST_SECRET, Settings, SettingsError
 
 
 def with_secret(settings: Settings) -> Settings:
-    """The settings with a secret in any case: the one that is set, else that of the data folder, made if need be."""
+    """The settings with a secret in any case: the one that is set, else that of the data folder, made if need be.
+
+    Raises SettingsError for a file that holds none.
+    """
     if settings.secret is not None:
         return settings
     path = Path(settings.data_dir) / "secret"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         _write(path, secrets.token_urlsafe(48))
-    return msgspec.structs.replace(settings, secret=path.read_text(encoding="utf-8").strip())
+    text = path.read_text(encoding="utf-8").strip()
+    if len(text) < SHORTEST_SECRET:
+        raise SettingsError(f"{path} is damaged: a secret has at least {SHORTEST_SECRET} characters")
+    return msgspec.structs.replace(settings, secret=text)
 
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, and never over one that another process was quicker to make."""
-    draft = path.with_name(f"secret.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    # Not named after the process: in containers that share the folder, each may be number 1.
+    number, name = tempfile.mkstemp(prefix="secret.", dir=path.parent)
+    draft = Path(name)
+    with os.fdopen(number, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

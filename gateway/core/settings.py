@@ -16,6 +16,7 @@ from providers.card import ModelCard, Price
 
 PREFIX = "HELIOGRAPH_"
 CONFIG_FILE = "heliograph.toml"
+SHORTEST_SECRET = 32
 
 
 class SettingsError(ValueError):
@@ -297,8 +298,8 @@ def _convert(raw: dict[str, Any]) -> Settings:
 
 def _check(settings: Settings) -> None:
     """What single fields cannot tell: settings that do not fit together, or have no sane meaning."""
-    if settings.secret is not None and len(settings.secret) < 32:
-        raise SettingsError(f"{variable('secret')} must have at least 32 characters")
+    if settings.secret is not None and len(settings.secret) < SHORTEST_SECRET:
+        raise SettingsError(f"{variable('secret')} must have at least {SHORTEST_SECRET} characters")
     if settings.admin_key is not None and len(settings.admin_key) < 16:
         raise SettingsError(f"{variable('admin_key')} must have at least 16 characters")
     if settings.media_links == "public" and not settings.media_public_url:

@@ -27,6 +27,7 @@ MEANINGS = {
     "unsupported_parameter": "The model, or this gateway, does not offer that field.",
     "invalid_image_size": "The model does not make that size; the message lists those that it makes.",
     "invalid_json": "The body is no JSON object in UTF-8, or is nested too deep.",
+    "invalid_request": "The bytes are no valid HTTP/1.1 request.",
     "invalid_header": "There is not exactly one valid Host header, or a header holds a control character.",
     "content_policy_violation": "The provider's content policy forbids the prompt or the result.",
     "provider_refused": "The provider refused the request itself; the message is the provider's reason.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from gateway.core.admission import open_catalog
 from gateway.core.catalog import Catalog
@@ -13,7 +14,7 @@ from gateway.core.executor import Executor
 from gateway.core.inspection import Inspector
 from gateway.core.outbound import Outbound, Policy
 from gateway.core.ports import Queue
-from gateway.core.settings import Settings
+from gateway.core.settings import Settings, SettingsError, variable
 from gateway.core.signing import derive
 from gateway.core.waiting import Waiter
 from storage.database import Database
@@ -30,8 +31,8 @@ def utc_now() -> dt.datetime:
 class Secrets:
     """The keys derived from the installation's secret: one for digests of virtual keys, one for links."""
 
-    digests: bytes
-    links: bytes
+    digests: bytes = field(repr=False)
+    links: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,35 @@ def open_runtime(
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
-    db = Database(settings.database, connections=settings.database_connections)
+    keys = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key}
+    with _named("database_url"):
+        db = Database(settings.database, connections=settings.database_connections)
+    with _named("storage_url"):
+        objects = open_store(settings.storage, **keys)
+    with _named("allow_hosts"):
+        outbound = Outbound(Policy(allow=settings.allow_hosts))
     return Runtime(
         settings=settings,
         secrets=derive_secrets(settings),
         db=db,
-        objects=open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key),
+        objects=objects,
         catalog=open_catalog(settings),
         queue=make_queue(executor),
         executor=executor,
         waiter=Waiter(db),
-        outbound=Outbound(Policy(allow=settings.allow_hosts)),
+        outbound=outbound,
         inspector=Inspector(settings.max_pixels),
         now=now,
     )
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Says which setting it was that made no sense."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError(f"{variable(setting)}: {error}") from error
 
 
 def derive_secrets(settings: Settings) -> Secrets:

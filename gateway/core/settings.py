@@ -38,6 +38,10 @@ class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, dict[str, Any]] = {}
     only_models: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """The configuration without the secrets in it."""
+        return f"ProviderConfig(vendor={self.vendor!r}, enabled={self.enabled!r}, base_url={self.base_url!r})"
+
 
 class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to serve a model: which provider, and its own name for the model."""
@@ -317,9 +321,16 @@ def _check(settings: Settings) -> None:
 
 
 def _check_url(name: str, value: str | None, schemes: tuple[str, ...]) -> None:
-    if value is not None and urlsplit(value).scheme not in schemes:
+    if value is not None and _scheme(value) not in schemes:
         allowed = " or ".join(f"{scheme}:" for scheme in schemes)
-        raise SettingsError(f"{variable(name)} must begin with {allowed}")
+        raise SettingsError(f"{variable(name)} must be a URL that begins with {allowed}")
+
+
+def _scheme(url: str) -> str | None:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return None
 
 
 def model_card(provider: str, name: str, raw: dict[str, Any], like: ModelCard | None) -> ModelCard:

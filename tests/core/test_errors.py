@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
-from gateway.core.failures import CODES as PROVIDER_CODES
 from gateway.core.errors import CODES, GatewayError, allowed, invalid, shown
+from gateway.core.failures import CODES as PROVIDER_CODES
 
 SOURCES = sorted(Path(gateway.__path__[0]).rglob("*.py"))
 WRITTEN = re.compile(r"""(?:GatewayError|\.fail)\(\s*"([a-z_]+)"|code="([a-z_]+)\"""")

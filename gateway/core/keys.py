@@ -43,11 +43,13 @@ class Issued(NamedTuple):
 
 async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = None, text: str | None = None) -> Issued:
     """Issues a key. `text` imports a key that clients already have; it must be new here and of some strength."""
-    if text is not None and not (
-        16 <= len(text) <= LONGEST and text.isascii() and text.isprintable() and " " not in text
-    ):
-        raise GatewayError("invalid_parameter", "An imported key must be 16 to 256 printable characters.", param="text")
-    issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(rt.settings.key_prefix))
+    prefix = rt.settings.key_prefix
+    if text is not None and not _possible(text, prefix):
+        message = (
+            f"An imported key needs 16 to 256 printable characters; Heliograph alone makes keys that begin {prefix}."
+        )
+        raise GatewayError("invalid_parameter", message, param="text")
+    issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(prefix))
     digest = signing.digest(rt.secrets.digests, issued.text)
     async with rt.db.write() as connection:
         known = await connection.execute(select(VIRTUAL_KEYS.c.id).where(VIRTUAL_KEYS.c.digest == digest))
@@ -97,10 +99,7 @@ async def revoke(rt: Runtime, key_id: str) -> None:
 
 async def authenticate(rt: Runtime, text: str) -> Caller | None:
     """Who the text of a key belongs to, or None. What cannot be a key of ours costs no query."""
-    prefix = rt.settings.key_prefix
-    if not 16 <= len(text) <= LONGEST or not text.isascii():
-        return None
-    if text.startswith(prefix) and not signing.well_formed(text, prefix):
+    if not _possible(text, rt.settings.key_prefix):
         return None
     now = rt.now()
     statement = select(VIRTUAL_KEYS.c.id).where(
@@ -111,3 +110,10 @@ async def authenticate(rt: Runtime, text: str) -> Caller | None:
     async with rt.db.read() as connection:
         key_id = (await connection.execute(statement)).scalar()
     return Caller(key_id) if key_id is not None else None
+
+
+def _possible(text: str, prefix: str) -> bool:
+    """Whether `text` could be a key; what could not is neither imported nor looked up."""
+    if not 16 <= len(text) <= LONGEST or not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    return not text.startswith(prefix) or signing.well_formed(text, prefix)

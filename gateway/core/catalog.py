@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.core import instances
 from gateway.core.errors import GatewayError, shown
-from gateway.core.settings import AliasConfig, ModelConfig, ProviderConfig, Settings, SettingsError, model_card
+from gateway.core.instances import Instance
+from gateway.core.settings import AliasConfig, ModelConfig, Settings, SettingsError
 from providers.card import Card, ModelCard, Price
 from providers.contract import Operation, Provider
 from providers.registry import Registry
@@ -79,95 +81,36 @@ def build(settings: Settings, registry: Registry) -> Catalog:
 
     Raises SettingsError when the file names a vendor, provider or model that does not exist.
     """
-    cards = _instances(settings, registry)
+    found = instances.find(settings, registry)
     providers = {
-        name: registry.build(
-            vendor_of(settings, name),
-            card,
-            base_url=_base_url(settings, name, card),
-            secrets=_secrets(settings, name, card) or {},
-        )
-        for name, card in cards.items()
+        one.name: registry.build(one.vendor, one.card, base_url=one.base_url, secrets=one.secrets) for one in found
     }
-    models = _models(settings, cards)
+    models = _models(settings, found)
+    return Catalog(models, _aliases(settings, models), providers)
+
+
+def _aliases(settings: Settings, models: Mapping[str, Model]) -> dict[str, AliasConfig]:
     aliases = {
         name: alias if isinstance(alias, AliasConfig) else AliasConfig(model=alias)
         for name, alias in settings.aliases.items()
     }
     for name, alias in aliases.items():
+        if name in models:
+            raise SettingsError(f"aliases.{name}: there is a model of that name already")
         if alias.model not in models:
             raise SettingsError(f"aliases.{name}: there is no model {alias.model}; there are {', '.join(models)}")
-    return Catalog(models, aliases, providers)
+    return aliases
 
 
-def _instances(settings: Settings, registry: Registry) -> dict[str, Card]:
-    """The cards of all provider instances that can be used, by the instance's name."""
-    configs = {name: ProviderConfig() for name in registry.cards} | settings.providers
-    cards: dict[str, Card] = {}
-    for name, config in configs.items():
-        vendor = vendor_of(settings, name)
-        if vendor not in registry.cards:
-            known = ", ".join(sorted(registry.cards))
-            raise SettingsError(f"providers.{name}: there is no vendor {vendor}; there are {known}")
-        card = _with_models(name, registry.cards[vendor], config)
-        if config.enabled and _usable(settings, name, card):
-            cards[name] = card
-    return cards
-
-
-def vendor_of(settings: Settings, name: str) -> str:
-    """The vendor of a provider instance: what its configuration says, else the one of the same name."""
-    config = settings.providers.get(name)
-    return (config.vendor if config else None) or name
-
-
-def _usable(settings: Settings, name: str, card: Card) -> bool:
-    if _secrets(settings, name, card) is not None:
-        return True
-    if name not in settings.providers:
-        return False
-    missing = ", ".join(f"{secret} ({variable})" for secret, variable in card.credentials.items())
-    raise SettingsError(f"providers.{name}: no credential given; it needs {missing}, or enabled = false")
-
-
-def _secrets(settings: Settings, name: str, card: Card) -> dict[str, str] | None:
-    """The credentials of an instance by the card's names, or None when one is missing."""
-    config = settings.providers.get(name, ProviderConfig())
-    found: dict[str, str] = {}
-    for secret, variable in card.credentials.items():
-        value = config.credentials.get(secret) or settings.environ.get(config.credentials_env.get(secret, variable))
-        if not value:
-            return None
-        found[secret] = value
-    return found
-
-
-def _base_url(settings: Settings, name: str, card: Card) -> str | None:
-    config = settings.providers.get(name, ProviderConfig())
-    own = settings.environ.get(card.base_url_variable) if card.base_url_variable and not config.vendor else None
-    return config.base_url or own or card.base_url
-
-
-def _with_models(name: str, card: Card, config: ProviderConfig) -> Card:
-    models = {model.name: model for model in card.models}
-    for model, raw in config.models.items():
-        models[model] = model_card(name, model, raw, models.get(model))
-    unknown = [model for model in config.only_models if model not in models]
-    if unknown:
-        raise SettingsError(f"providers.{name}.only_models: {unknown[0]} is no model of it")
-    if config.only_models:
-        models = {model: models[model] for model in config.only_models}
-    return msgspec.structs.replace(card, name=name, models=tuple(models.values()))
-
-
-def _models(settings: Settings, cards: Mapping[str, Card]) -> dict[str, Model]:
-    """Each model of each card under its public name, a further provider of the same name as a further route."""
+def _models(settings: Settings, found: Sequence[Instance]) -> dict[str, Model]:
+    """Each offered model under its public name; another instance that offers it too is a further route."""
     models: dict[str, Model] = {}
-    for provider, card in cards.items():
-        for model in card.models:
-            route = Route(provider, model, model.price)
-            routes = models[model.public_name].routes if model.public_name in models else ()
-            models[model.public_name] = Model(model.public_name, (*routes, route))
+    for instance in found:
+        for card in instance.offered:
+            route = Route(instance.name, card, card.price)
+            routes = models[card.public_name].routes if card.public_name in models else ()
+            models[card.public_name] = Model(card.public_name, (*routes, route))
+    cards = {instance.name: instance.card for instance in found}
     for name, config in settings.models.items():
         models[name] = _configured(name, config, cards, models.get(name))
     return models

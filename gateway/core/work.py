@@ -177,17 +177,20 @@ class Work:
     async def fail(
         self, code: str, message: str, *, param: str | None = None, number: int | None = None, outcome: str = "broken"
     ) -> None:
-        """Ends the task badly, with what the caller may know of it."""
+        """Ends the task badly, with what the caller may know of it. An earlier wish to cancel wins."""
         now = self.rt.now()
         async with self._transaction() as connection:
-            await self._move(
-                connection, State.FAILED, "failed", error_code=code, error_message=message, error_param=param
-            )
+            if await self._cancel_asked(connection):
+                await self._move(connection, State.CANCELLED, "cancelled")
+            else:
+                await self._move(
+                    connection, State.FAILED, "failed", error_code=code, error_message=message, error_param=param
+                )
             if number is not None:
                 await _close(
                     connection, self.id, number, outcome=outcome, error_code=code, error_message=message, ended_at=now
                 )
-        log.info("%s failed: %s", self.id, code)
+        log.info("%s ended %s: %s", self.id, self.state, code)
         self.rt.waiter.tell(self.id)
 
     @insisting

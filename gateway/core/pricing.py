@@ -31,13 +31,19 @@ def quote(generation: Generation, card: ModelCard, price: Price | None) -> int |
     fitting = [row for row in price.rows if all(_may_be(generation, card, *item) for item in row.when.items())]
     if not fitting:
         return None
-    certain = next((row for row in fitting if all(_is(generation, card, *item) for item in row.when.items())), None)
-    amounts = [micro(row.usd) for row in (_until(fitting, certain) if certain else fitting)]
-    return max(amounts) * generation.n
+    reached = [
+        row
+        for place, row in enumerate(fitting)
+        if not any(_hides(generation, card, above, row) for above in fitting[:place])
+    ]
+    return max(micro(row.usd) for row in reached) * generation.n
 
 
-def _until(rows: list[PriceRow], last: PriceRow) -> list[PriceRow]:
-    return rows[: rows.index(last) + 1]
+def _hides(generation: Generation, card: ModelCard, above: PriceRow, row: PriceRow) -> bool:
+    """Whether `above` fits whenever `row` does, so that `row` never decides."""
+    return all(
+        row.when.get(name) == wanted or _member(generation, card, name) == wanted for name, wanted in above.when.items()
+    )
 
 
 def _member(generation: Generation, card: ModelCard, name: str) -> str | None:
@@ -50,11 +56,9 @@ def _member(generation: Generation, card: ModelCard, name: str) -> str | None:
         value = generation.parameters.get(name)
         if value is None and name in card.parameters:
             value = card.parameters[name].default
+    if isinstance(value, bool):
+        return str(value).lower()
     return None if value in (None, "auto") else str(value)
-
-
-def _is(generation: Generation, card: ModelCard, name: str, wanted: str) -> bool:
-    return _member(generation, card, name) == wanted
 
 
 def _may_be(generation: Generation, card: ModelCard, name: str, wanted: str) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
-from gateway.core.aliases import adapt
+from gateway.core.aliases import adapt, edges
 from gateway.core.catalog import Catalog, Model, Route, build
 from gateway.core.errors import GatewayError, allowed, invalid, shown
 from gateway.core.settings import Settings, SettingsError
@@ -15,7 +14,6 @@ from providers.card import ModelCard, Parameter, SizeRule
 from providers.contract import Generation
 from providers.registry import Registry
 
-SIZE = re.compile(r"^([1-9]\d{0,4})x([1-9]\d{0,4})$")
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
 }  # fmt: skip
@@ -44,7 +42,7 @@ def admit(catalog: Catalog, generation: Generation) -> Admitted:
     adjusted: dict[str, list[Any]] = {}
     alias = catalog.aliases.get(generation.model)
     if alias is not None:
-        generation, adjusted = adapt(generation, alias, model.routes[0].card)
+        generation, adjusted = adapt(generation, alias, model.routes[0].card, takes_size)
     failures: list[GatewayError] = []
     routes = []
     for route in model.routes:
@@ -111,11 +109,16 @@ def check(generation: Generation, card: ModelCard) -> None:
         _check_parameter(member, value, card, name)
 
 
+def takes_size(size: str, card: ModelCard) -> bool:
+    """Whether the model takes that size: it is listed, or fits the rule, or is left to the model."""
+    if size == "auto" or size in card.sizes:
+        return True
+    found = edges(size)
+    return found is not None and card.size_rule is not None and _fits(*found, card.size_rule)
+
+
 def _check_size(size: str | None, card: ModelCard) -> None:
-    if size is None or size == "auto" or size in card.sizes:
-        return
-    match = SIZE.match(size)
-    if match and card.size_rule and _fits(int(match[1]), int(match[2]), card.size_rule):
+    if size is None or takes_size(size, card):
         return
     rule = f" Or WIDTHxHEIGHT: {_described(card.size_rule)}." if card.size_rule else ""
     offered = ", ".join(card.sizes) or "none"

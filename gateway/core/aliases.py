@@ -7,6 +7,8 @@ size goes to the offered one of the nearest shape. What neither maps is left for
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from providers.card import ModelCard
 from providers.contract import Generation
 
 LEFT_OUT = ""
+SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 # What the retired OpenAI models took (dall-e-3: quality, style) in the words of those that came after.
 LEGACY: dict[str, dict[str, str]] = {
     "quality": {"hd": "high", "standard": "medium"},
@@ -25,7 +28,9 @@ LEGACY: dict[str, dict[str, str]] = {
 }
 
 
-def adapt(generation: Generation, alias: AliasConfig, card: ModelCard) -> tuple[Generation, dict[str, list[Any]]]:
+def adapt(
+    generation: Generation, alias: AliasConfig, card: ModelCard, takes_size: Callable[[str, ModelCard], bool]
+) -> tuple[Generation, dict[str, list[Any]]]:
     """The generation in the target's own values, and what changed: member → [asked, used or null]."""
     adjusted: dict[str, list[Any]] = {}
     parameters: dict[str, Any] = {}
@@ -35,7 +40,9 @@ def adapt(generation: Generation, alias: AliasConfig, card: ModelCard) -> tuple[
             adjusted[name] = [value, used]
         if used is not None:
             parameters[name] = used
-    size = _size(generation.size, alias, card)
+    size = generation.size
+    if size is not None and not takes_size(size, card):
+        size = _size(size, alias, card)
     if size != generation.size:
         adjusted["size"] = [generation.size, size]
     return msgspec.structs.replace(generation, parameters=parameters, size=size), adjusted
@@ -53,26 +60,21 @@ def _adapted(name: str, value: Any, alias: AliasConfig, card: ModelCard) -> Any:
     return mapped
 
 
-def _size(size: str | None, alias: AliasConfig, card: ModelCard) -> str | None:
-    if size is None or size in card.sizes or size == "auto" or card.size_rule is not None:
-        return size
+def _size(size: str, alias: AliasConfig, card: ModelCard) -> str | None:
     mapped = alias.values.get("size", {}).get(size)
     if mapped is not None:
         return mapped or None
-    asked = _edges(size)
-    offered = [(one, edges) for one in card.sizes if (edges := _edges(one))]
+    asked = edges(size)
+    offered = [(one, found) for one in card.sizes if (found := edges(one))]
     if asked is None or not offered:
         return size
     return min(offered, key=lambda one: _distance(asked, one[1]))[0]
 
 
-def _edges(size: str) -> tuple[int, int] | None:
-    width, cross, height = size.partition("x")
-    return (
-        (int(width), int(height))
-        if cross and width.isdecimal() and height.isdecimal() and int(width) * int(height)
-        else None
-    )
+def edges(size: str) -> tuple[int, int] | None:
+    """Width and height of a size such as `1024x768`, of at most five digits each; None for anything else."""
+    match = SIZE.fullmatch(size)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _distance(asked: tuple[int, int], offered: tuple[int, int]) -> tuple[float, float]:

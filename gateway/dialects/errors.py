@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, shown
+from gateway.core.tasks import TaskRecord
 from storage.database import DatabaseUnavailable
 from storage.objects import ObjectError
 
@@ -52,12 +55,30 @@ def render(error: GatewayError) -> Response[Any]:
         headers["Retry-After"] = str(retry_after)
     if error.kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    detail = ErrorDetail(error.message, error.kind.type, error.code, error.param, error.task_id or msgspec.UNSET)
+    if error.kind.status == 408:
+        # What is left of the request never came, so that no other can follow it.
+        headers["Connection"] = "close"
+    param = None if error.param is None else _printable(error.param)
+    detail = ErrorDetail(error.message, error.kind.type, error.code, param, error.task_id or msgspec.UNSET)
     if error.task_id is not None:
         headers |= {"X-Heliograph-Task-Id": error.task_id, "Location": f"/v1/tasks/{error.task_id}"}
     return Response(
         {"error": detail.to_builtins()}, status_code=error.kind.status, headers=headers, media_type=MediaType.JSON
     )
+
+
+def _printable(text: str) -> str:
+    """The name of a field that a caller may have made up."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def parts(error: GatewayError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The same reply as status, headers and body, for whoever answers before the framework is asked."""
+    response = render(error)
+    body = msgspec.json.encode(response.content)
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return error.kind.status, headers, body
 
 
 def on_gateway_error(_: Request[Any, Any, Any], error: GatewayError) -> Response[Any]:
@@ -77,9 +98,9 @@ def on_framework_error(_: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 
 def on_database_unavailable(_: Request[Any, Any, Any], error: DatabaseUnavailable) -> Response[Any]:
-    """The database does not answer: nothing was accepted."""
+    """The database does not answer; a task that was accepted before is named by `after_acceptance`."""
     log.error("the database is unavailable: %s", error)
-    return render(GatewayError("database_unavailable", "The database does not answer. Nothing was accepted."))
+    return render(GatewayError("database_unavailable", "The database does not answer."))
 
 
 def on_object_error(_: Request[Any, Any, Any], error: ObjectError) -> Response[Any]:
@@ -90,8 +111,20 @@ def on_object_error(_: Request[Any, Any, Any], error: ObjectError) -> Response[A
 
 def on_unforeseen_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A fault of ours. The log has the detail, under the request id that the caller got."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, shown(request.scope["path"]), exc_info=error)
     return render(GatewayError("internal_error", "Something went wrong on our side."))
+
+
+@contextmanager
+def after_acceptance(task: TaskRecord) -> Iterator[None]:
+    """Names the task in whatever goes wrong in the block: the request must not be sent again, for the work goes on."""
+    where = f"The task goes on: GET /v1/tasks/{task.id} has its result."
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        raise GatewayError("database_unavailable", f"The database does not answer. {where}", task_id=task.id) from error
+    except ObjectError as error:
+        raise GatewayError("storage_unavailable", f"The store does not answer. {where}", task_id=task.id) from error
 
 
 HANDLERS: dict[Any, Any] = {

@@ -16,6 +16,7 @@ from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
 from gateway.core.runtime import Runtime
 from gateway.core.tasks import Wanted
+from gateway.dialects.errors import after_acceptance
 from gateway.dialects.wire import accepted_body, failure, images_body, task_headers
 from gateway.web.body import read, taking
 from providers.contract import Generation, Kind, Operation
@@ -106,12 +107,13 @@ async def _generate(
     wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata)
     task = await tasks.create(rt, caller, wanted, here=not asynchronous)
     base = str(request.base_url).rstrip("/")
-    if not asynchronous:
-        await rt.waiter.final(task.id, rt.settings.sync_seconds if wait is None else wait)
-        task = await tasks.get(rt, caller.key_id, task.id)
-    if task.state is State.COMPLETED:
-        reply = await images_body(rt, task, base, inline=_inline(rt, body))
-        return Response(reply, headers=task_headers(task))
+    with after_acceptance(task):
+        if not asynchronous:
+            await rt.waiter.final(task.id, rt.settings.sync_seconds if wait is None else wait)
+            task = await tasks.get(rt, caller.key_id, task.id)
+        if task.state is State.COMPLETED:
+            reply = await images_body(rt, task, base, inline=_inline(rt, body))
+            return Response(reply, headers=task_headers(task))
     if task.final:
         raise failure(task)
     if asynchronous or wait is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -93,6 +94,8 @@ def with_extras(
 def check(generation: Generation, card: ModelCard) -> None:
     """Raises the error of the first member that the model cannot honour, naming it and what is allowed."""
     name = shown(generation.model)
+    if generation.kind != card.kind:
+        raise invalid("model", f"The model {name} makes {card.kind}, not {generation.kind}.")
     if generation.operation not in card.operations:
         offered = ", ".join(card.operations)
         raise invalid("model", f"The model {name} does not do {generation.operation}. It offers: {offered}.")
@@ -153,11 +156,18 @@ def _check_parameter(name: str, value: Any, card: ModelCard, model: str) -> None
             return
         offered = ", ".join(card.parameters) or "none"
         raise invalid(name, f"{model} takes no {name}. It takes: {offered}.", code="unsupported_parameter")
-    if not isinstance(value, TYPES[parameter.type]) or (isinstance(value, bool) and parameter.type != "boolean"):
-        raise invalid(name, f"{name} must be a {parameter.type}.")
+    if not _is_of(parameter.type, value):
+        raise invalid(name, f"{name} must be of type {parameter.type}.")
     if value != "auto" and parameter.values and value not in parameter.values:
         raise allowed(name, value, parameter.values)
     _check_bounds(name, value, parameter)
+
+
+def _is_of(type: str, value: Any) -> bool:
+    """Whether the value has a parameter's type; a truth value is no number, and neither is NaN or infinity."""
+    if isinstance(value, bool):
+        return type == "boolean"
+    return isinstance(value, TYPES[type]) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _check_bounds(name: str, value: Any, parameter: Parameter) -> None:

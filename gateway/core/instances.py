@@ -46,11 +46,12 @@ def _instance(settings: Settings, registry: Registry, name: str, config: Provide
         raise SettingsError(f"providers.{name}: there is no vendor {vendor}; there are {known}")
     card = registry.cards[vendor]
     _check(name, config, card)
-    secrets = _secrets(settings, config, card, further=vendor != name)
+    variables = _variables(config, card, further=vendor != name)
+    secrets = _secrets(settings, config, variables)
     if secrets is None:
         if name not in settings.providers:
             return None
-        missing = ", ".join(f"{secret} ({variable})" for secret, variable in card.credentials.items())
+        missing = ", ".join(f"{secret} ({variable or 'no variable named'})" for secret, variable in variables.items())
         raise SettingsError(f"providers.{name}: no credential given; it needs {missing}, or enabled = false")
     models = _models(name, config, card)
     named = {*config.models, *config.only_models}
@@ -71,17 +72,30 @@ def _check(name: str, config: ProviderConfig, card: Card) -> None:
             if secret not in card.credentials:
                 known = ", ".join(card.credentials) or "none"
                 raise SettingsError(f"providers.{name}.{member}: {secret} is not known; there are: {known}")
-    if config.base_url is not None and (
-        urlsplit(config.base_url).scheme not in ("http", "https") or not urlsplit(config.base_url).hostname
-    ):
+    if config.base_url is not None and not _is_address(config.base_url):
         raise SettingsError(f"providers.{name}.base_url must be an http:// or https:// address")
 
 
-def _secrets(settings: Settings, config: ProviderConfig, card: Card, *, further: bool) -> dict[str, str] | None:
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _variables(config: ProviderConfig, card: Card, *, further: bool) -> dict[str, str]:
+    """The variable of each of the card's credentials; empty where none is named for a further instance."""
+    return {
+        secret: config.credentials_env.get(secret, "" if further else usual)
+        for secret, usual in card.credentials.items()
+    }
+
+
+def _secrets(settings: Settings, config: ProviderConfig, variables: Mapping[str, str]) -> dict[str, str] | None:
     """The credentials by the card's names, or None when one is missing."""
     found: dict[str, str] = {}
-    for secret, usual in card.credentials.items():
-        variable = config.credentials_env.get(secret, "" if further else usual)
+    for secret, variable in variables.items():
         value = config.credentials.get(secret) or settings.environ.get(variable)
         if not value:
             return None

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import tasks, turns
 from gateway.core.advance import advance
-from gateway.core.catalog import Catalog, Model, Route
+from gateway.core.catalog import Catalog, Model, Route, build
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
 from gateway.core.inspection import Inspector
@@ -35,13 +35,14 @@ from gateway.core.lifecycle import FINAL
 from gateway.core.outbound import Outbound, Policy, default_tls
 from gateway.core.ports import TASK, Message, QueueError
 from gateway.core.runtime import Runtime, derive_secrets
-from gateway.core.settings import AliasConfig, Settings
+from gateway.core.settings import AliasConfig, Settings, load
 from gateway.core.tables import ASSETS, ATTEMPTS, EVENTS, TASKS
 from gateway.core.tasks import TaskRecord, Wanted
 from gateway.core.waiting import Waiter
 from providers.card import Card, ModelCard, Parameter, Price, PriceRow
 from providers.contract import Done, Generation, Kind, Operation, Order, Output, Pending, Provider
 from providers.http import Http
+from providers.registry import Registry
 from storage.database import Database, DatabaseUnavailable
 from storage.memory import MemoryStore
 from storage.objects import ObjectError, ObjectStore, Stored
@@ -360,10 +361,29 @@ def new_file(schema: Path, folder: Path) -> Path:
 
 def card_of(name: str = "vendor", **members: Any) -> Card:
     """A card with one model; members of the model go under `model`."""
-    model = {"max_n": 4, "sizes": ("64x64", "128x64"), "price": price("0.04"), **members.pop("model", {})}
-    made = ModelCard(name=f"{name}-model", kind=Kind.IMAGE, operations=(Operation.GENERATION,), public=MODEL, **model)
+    model = {
+        "max_n": 4,
+        "sizes": ("64x64", "128x64"),
+        "price": price("0.04"),
+        "public": MODEL,
+        **members.pop("model", {}),
+    }
+    made = ModelCard(name=f"{name}-model", kind=Kind.IMAGE, operations=(Operation.GENERATION,), **model)
     facts = {"timeout": 5.0, "output_hosts": ("127.0.0.1",), **members}
     return Card(name=name, title=name.title(), checked_on=START.date(), models=(made,), **facts)
+
+
+def vendor(name: str, *, keys: dict[str, str] | None = None, public: str | None = None, **facts: Any) -> Card:
+    """The card of a vendor with one model, which is called after it unless `public` says otherwise."""
+    return card_of(name, credentials=keys or {}, model={"public": public or f"{name}-picture"}, **facts)
+
+
+def configured(folder: Path, *cards: Card, text: str = "", **environ: str) -> Catalog:
+    """The catalog of these vendors with a configuration and an environment. Their adapter is never asked."""
+    file = folder / "heliograph.toml"
+    file.write_text(text, encoding="utf-8")
+    registry = Registry({card.name: card for card in cards}, {card.name: "tests.scripted.scripted" for card in cards})
+    return build(load(environ, file), registry)
 
 
 def price(usd: str, *rows: tuple[str, dict[str, str]]) -> Price:

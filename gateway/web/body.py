@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import InternalServerException
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference, RequestBody
 
-from gateway.core.errors import GatewayError, invalid
+from gateway.core.errors import GatewayError, allowed, invalid, shown
 
 T = TypeVar("T", bound=msgspec.Struct)
 JSON = re.compile(r"^application/(json|[\w.-]+\+json)\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?$", re.IGNORECASE)
-WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:key in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"missing required field `(?P<name>\w+)`")
+DEEPEST = 64
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -30,7 +32,11 @@ async def read(request: Request[Any, Any, Any], shape: type[T]) -> tuple[T, dict
         raise GatewayError("unsupported_media_type", "Send the body as Content-Type: application/json, in UTF-8.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise GatewayError("unsupported_media_type", "Compressed request bodies are not taken.")
-    return parse(await request.body(), shape)
+    try:
+        body = await request.body()
+    except InternalServerException as error:
+        raise GatewayError("invalid_request", "The connection ended before the request body did.") from error
+    return parse(body, shape)
 
 
 def parse(body: bytes, shape: type[T]) -> tuple[T, dict[str, Any]]:
@@ -41,13 +47,15 @@ def parse(body: bytes, shape: type[T]) -> tuple[T, dict[str, Any]]:
         raise GatewayError("invalid_json", "The body is not valid JSON in UTF-8, or is nested too deep.") from error
     if not isinstance(raw, dict):
         raise GatewayError("invalid_json", "The body must be a JSON object.")
+    _refuse_depth(raw)
+    if b"\\u0000" in body:
+        _refuse_nul(raw)
     names = _names(shape)
     known = {name: value for name, value in raw.items() if name in names and value is not None}
-    _refuse_unstorable(known)
     try:
         return msgspec.convert(known, shape), {name: value for name, value in raw.items() if name not in names}
     except msgspec.ValidationError as error:
-        raise explained(error) from error
+        raise explained(error, shape, known) from error
 
 
 @cache
@@ -55,7 +63,7 @@ def _names(shape: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.encode_name for field in msgspec.structs.fields(shape))
 
 
-def explained(error: msgspec.ValidationError) -> GatewayError:
+def explained(error: msgspec.ValidationError, shape: type[msgspec.Struct], given: dict[str, Any]) -> GatewayError:
     """The error of a field in words, with `param` naming it."""
     found = WHERE.match(str(error))
     what, path = (found["what"], found["path"] or "") if found else (str(error), "")
@@ -63,22 +71,41 @@ def explained(error: msgspec.ValidationError) -> GatewayError:
     if missing:
         return GatewayError("missing_parameter", f"{missing['name']} is required.", param=missing["name"])
     param = re.split(r"[.\[]", path)[0] or "body"
+    if what.startswith("Invalid enum value"):
+        return allowed(param, given.get(param), _choices(shape, param))
     return invalid(param, f"{path or 'The body'}: {what[:1].lower()}{what[1:].replace('`', '')}.")
 
 
-def _refuse_unstorable(known: dict[str, Any]) -> None:
-    """NUL and lone surrogates are legal JSON, but no text that can be stored or sent on."""
-    for name, value in known.items():
-        if _unstorable(value):
-            raise invalid(name, f"{name} holds a character that is not allowed: NUL or half of a surrogate pair.")
+def _choices(shape: type[msgspec.Struct], name: str) -> list[Any]:
+    """The values of a field that is a Literal, or may be one."""
+    hint = get_type_hints(shape).get(name)
+    return [value for one in (hint, *get_args(hint)) if get_origin(one) is Literal for value in get_args(one)]
 
 
-def _unstorable(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value or any("\ud800" <= character <= "\udfff" for character in value)
+def _refuse_depth(body: dict[str, Any]) -> None:
+    """What is nested deeper than anybody means it would sooner or later exhaust the stack of something."""
+    level: list[Any] = [body]
+    for _ in range(DEEPEST):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise GatewayError("invalid_json", f"The body is nested deeper than {DEEPEST} levels.")
+
+
+def _refuse_nul(body: dict[str, Any]) -> None:
+    """NUL is legal in JSON, but not in text that PostgreSQL stores."""
+    for name, value in body.items():
+        if _has_nul(name) or _has_nul(value):
+            raise invalid(name[:64], f"{shown(name)} holds the character NUL, which is not taken.")
+
+
+def _has_nul(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_unstorable(key) or _unstorable(one) for key, one in value.items())
-    return isinstance(value, list) and any(_unstorable(one) for one in value)
+        return any(_has_nul(key) or _has_nul(one) for key, one in value.items())
+    if isinstance(value, list):
+        return any(_has_nul(one) for one in value)
+    return isinstance(value, str) and "\0" in value
 
 
 def taking(shape: type[msgspec.Struct]) -> type[Operation]:

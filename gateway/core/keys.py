@@ -48,13 +48,13 @@ async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = Non
         message = (
             f"An imported key needs 16 to 256 printable characters; Heliograph alone makes keys that begin {prefix}."
         )
-        raise GatewayError("invalid_parameter", message, param="text")
+        raise GatewayError("invalid_parameter", message, param="key")
     issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(prefix))
     digest = signing.digest(rt.secrets.digests, issued.text)
     async with rt.db.write() as connection:
         known = await connection.execute(select(VIRTUAL_KEYS.c.id).where(VIRTUAL_KEYS.c.digest == digest))
         if known.first() is not None:
-            raise GatewayError("invalid_parameter", "That key exists already.", param="text")
+            raise GatewayError("invalid_parameter", "That key exists already.", param="key")
         await connection.execute(
             insert(VIRTUAL_KEYS).values(
                 id=issued.id,
@@ -77,24 +77,24 @@ async def listing(rt: Runtime) -> list[KeyRecord]:
 
 async def get(rt: Runtime, key_id: str) -> KeyRecord:
     """One key; raises `key_not_found`."""
-    async with rt.db.read() as connection:
-        row = (await connection.execute(RECORDS.where(VIRTUAL_KEYS.c.id == key_id))).mappings().first()
-    if row is None:
-        raise GatewayError("key_not_found", "There is no such key.")
-    return KeyRecord(**row)
+    if ids.is_id(key_id, "key"):
+        async with rt.db.read() as connection:
+            row = (await connection.execute(RECORDS.where(VIRTUAL_KEYS.c.id == key_id))).mappings().first()
+        if row is not None:
+            return KeyRecord(**row)
+    raise GatewayError("key_not_found", "There is no such key.")
 
 
 async def revoke(rt: Runtime, key_id: str) -> None:
     """Ends a key, at once and for good; once more is no error. Raises `key_not_found`."""
+    await get(rt, key_id)
     statement = (
         update(VIRTUAL_KEYS)
         .where(VIRTUAL_KEYS.c.id == key_id, VIRTUAL_KEYS.c.revoked_at.is_(None))
         .values(revoked_at=rt.now())
     )
     async with rt.db.write() as connection:
-        changed = (await connection.execute(statement)).rowcount
-    if not changed:
-        await get(rt, key_id)
+        await connection.execute(statement)
 
 
 async def authenticate(rt: Runtime, text: str) -> Caller | None:

@@ -134,7 +134,7 @@ async def test_what_could_never_authenticate_is_not_imported(world: World, text:
     before = await keys.listing(world.rt)
     with pytest.raises(GatewayError) as caught:
         await keys.create(world.rt, "bad", text=text)
-    assert (caught.value.code, caught.value.param) == ("invalid_parameter", "text")
+    assert (caught.value.code, caught.value.param) == ("invalid_parameter", "key")
     assert not text or text not in caught.value.message
     assert await keys.listing(world.rt) == before
 

@@ -15,7 +15,7 @@ from gateway.core.keys import Caller
 from gateway.core.lifecycle import STATUS, states_of
 from gateway.core.runtime import Runtime
 from gateway.dialects.wire import Page, TaskBody, page, task_body, task_headers
-from gateway.web.query import order_of, page_size, whole_number
+from gateway.web.query import order_of, page_size, plain_text, whole_number
 
 LONGEST_WAIT = 300
 Wait = Annotated[str | None, Parameter(query="wait", description="Seconds to wait for the task to end, at most 300.")]
@@ -42,8 +42,8 @@ async def list_tasks(
         rt,
         caller.key_id,
         states=states_of(status) if status else (),
-        type=type,
-        model=model,
+        type=plain_text("type", type),
+        model=plain_text("model", model),
         after=after,
         limit=page_size(limit),
         descending=order_of(order) == "desc",

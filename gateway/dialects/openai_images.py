@@ -165,7 +165,7 @@ def _preferences(request: Request[Any, Any, Any]) -> tuple[bool, float | None]:
     """What the Prefer header says: whether to answer at once, and for how many seconds to wait before that."""
     asynchronous, wait = False, None
     for preference in ",".join(request.headers.getall("prefer", [])).split(","):
-        word = preference.strip()
+        word = preference.partition(";")[0].strip()
         if word.lower() == "respond-async":
             asynchronous = True
         elif match := WAIT.match(word):

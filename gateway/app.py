@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import msgspec
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
-from gateway.core.errors import GatewayError
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
 from gateway.core.ports import Queue
@@ -25,6 +23,7 @@ from gateway.edge import admin, docs, files, health
 from gateway.edge.auth import provide_caller, provide_runtime, require_admin
 from gateway.edge.guard import Guard
 from gateway.web.body import schemas
+from gateway.web.query import refuse_repeats
 from workers.celery_queue import CeleryQueue
 from workers.embedded import EmbeddedQueue
 
@@ -51,7 +50,7 @@ def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, s
     app = Litestar(
         route_handlers=[
             Router("/", route_handlers=[openai_images.router, tasks.router, media.router, models.router],
-                   dependencies={"caller": Provide(provide_caller)}),
+                   dependencies={"caller": Provide(provide_caller)}, before_request=refuse_repeats),
             Router("/admin/v1", route_handlers=[admin.router], guards=[require_admin]),
             files.router,
             health.router,
@@ -65,7 +64,7 @@ def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, s
         request_max_body_size=None,
         logging_config=None,
     )  # fmt: skip
-    return Guard(app, _refuse, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
+    return Guard(app, errors.parts, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
 
 
 @asynccontextmanager
@@ -86,14 +85,6 @@ async def running(
         await rt.close()
 
 
-def _refuse(error: GatewayError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    response = errors.render(error)
-    body = msgspec.json.encode(response.content)
-    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    return response.status_code or 500, headers, body
-
-
 def _openapi() -> OpenAPIConfig:
     components = Components(
         schemas=schemas(*openai_images.SHAPES, *admin.SHAPES, errors.ErrorBody),
@@ -108,5 +99,5 @@ def _openapi() -> OpenAPIConfig:
         components=components,
         security=[{"BearerToken": []}],
         render_plugins=docs.RENDERERS,
-        path="/openapi",
+        openapi_router=docs.pages(),
     )

@@ -6,15 +6,18 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp
 
 from gateway.core.settings import Settings
+from gateway.dialects import errors
+from gateway.edge.connection import Connection
 
 
-class _Announcing(uvicorn.Server):
+class Announcing(uvicorn.Server):
     """Says where it listens once it does, which with port 0 nobody knows before."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
@@ -30,12 +33,18 @@ class _Announcing(uvicorn.Server):
             self.announce(f"http://{host}:{port}")
 
 
+def make(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> uvicorn.Server:
+    """A server that waits to be run, and calls `announce` with its address once it listens."""
+    config: Any = uvicorn.Config(application, **_options(settings))
+    return Announcing(config, announce)
+
+
 def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> None:
     """Serves until told to stop, in this process."""
     _end_in_peace()
-    config: Any = uvicorn.Config(application, **_options(settings))
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_Announcing(config, announce).serve())
+    server: Any = make(settings, application, announce)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve())
 
 
 def run_many(settings: Settings, factory: str) -> None:
@@ -55,7 +64,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": partial(Connection, refuse=errors.parts, head_seconds=settings.body_seconds),
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

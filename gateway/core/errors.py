@@ -22,6 +22,7 @@ CODES: dict[str, Code] = {
     "unsupported_parameter": Code(400, INVALID),
     "invalid_image_size": Code(400, INVALID),
     "invalid_json": Code(400, INVALID),
+    "invalid_request": Code(400, INVALID),
     "invalid_header": Code(400, INVALID),
     "content_policy_violation": Code(400, INVALID),
     "provider_refused": Code(400, INVALID),

@@ -169,7 +169,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1024, description="Largest request body that is read; more answers 413.")
     ] = 4_194_304
     body_seconds: Annotated[
-        float, Meta(ge=1, le=600, description="How long a request body may take to arrive; longer answers 408.")
+        float,
+        Meta(
+            ge=1, le=600, description="How long the head of a request, and then its body, may take; longer answers 408."
+        ),
     ] = 30.0
     max_output_bytes: Annotated[int, Meta(ge=1024, description="Largest output that is fetched from a provider.")] = (
         268_435_456

@@ -93,8 +93,15 @@ def on_framework_error(_: Request[Any, Any, Any], error: HTTPException) -> Respo
     )
     if error.status_code >= 500:
         return on_unforeseen_error(_, error)
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    return render(GatewayError(code, message, headers=headers))
+    return render(GatewayError(code, message, headers=_allow(error)))
+
+
+def _allow(error: HTTPException) -> dict[str, str]:
+    """The header of a 405 that says what the address takes: HEAD wherever it takes GET, which the guard sees to."""
+    methods = {method for method in (error.headers or {}).get("allow", "").split(", ") if method}
+    if "GET" in methods:
+        methods.add("HEAD")
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
 
 
 def on_database_unavailable(_: Request[Any, Any, Any], error: DatabaseUnavailable) -> Response[Any]:

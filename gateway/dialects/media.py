@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import HttpMethod, Request, Response, Router, delete, get, route
+from litestar import Request, Response, Router, delete, get
 from litestar.di import NamedDependency
 
 from gateway.core import assets
@@ -17,8 +17,6 @@ from gateway.dialects.wire import Page, media_body, page
 from gateway.web.query import order_of, page_size
 from gateway.web.serving import serve
 from providers.contract import Kind
-
-READ = [HttpMethod.GET, HttpMethod.HEAD]
 
 
 class DeletedBody(msgspec.Struct):
@@ -52,7 +50,7 @@ async def list_media(
     return page([media_body(rt, asset, base) for asset in found], more)
 
 
-@route(["/v1/images/{asset_id:str}", "/v1/media/{asset_id:str}"], http_method=READ, status_code=200)
+@get(["/v1/images/{asset_id:str}", "/v1/media/{asset_id:str}"])
 async def read_media(
     request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller], asset_id: str
 ) -> Response[Any]:

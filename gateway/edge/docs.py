@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from litestar import Request, Router, get
+from litestar import Request, Response, Router, get
+from litestar.exceptions import NotFoundException
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.response import Redirect
 
@@ -82,6 +83,18 @@ def _said(member: dict[str, Any]) -> str:
 async def front() -> Redirect:
     """The front door leads to the reference."""
     return Redirect("/openapi", status_code=307)
+
+
+def pages() -> Router:
+    """Where the reference is served; the application adds the renderers."""
+    return Router("/openapi", route_handlers=[], include_in_schema=False, after_request=_refuse_html)
+
+
+async def _refuse_html(response: Response[Any]) -> Response[Any]:
+    """The framework answers what is not there with a page of its own; here it is an error like any other."""
+    if response.status_code == 404:
+        raise NotFoundException
+    return response
 
 
 RENDERERS = [ReferencePage(), JsonRenderPlugin()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import HttpMethod, Request, Response, Router, route
+from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency
 
 from gateway.core import assets
@@ -13,7 +13,7 @@ from gateway.core.runtime import Runtime
 from gateway.web.serving import serve
 
 
-@route("/media/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=200)
+@get("/media/{name:str}")
 async def follow_link(request: Request[Any, Any, Any], rt: NamedDependency[Runtime], name: str) -> Response[Any]:
     """The bytes behind a signed link. A key that comes along is not looked at."""
     expires, signature = request.query_params.get("exp", ""), request.query_params.get("sig", "")

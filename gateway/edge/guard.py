@@ -20,8 +20,9 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from gateway.core.errors import GatewayError
 
 log = logging.getLogger(__name__)
-REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
-HOST = re.compile(rb"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?$")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(:(?P<port>\d{1,5})?)?")
+LAST_PORT = 65_535
 MOST_HEADERS, MOST_HEADER_BYTES, LONGEST_TARGET = 100, 32_768, 8_192
 
 Refuse = Callable[[GatewayError], tuple[int, list[tuple[bytes, bytes]], bytes]]
@@ -37,17 +38,17 @@ class Guard:
         self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what is sound, and answers the rest itself."""
+        """Passes on what is sound, and answers the rest itself: also what the application failed to answer."""
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
         reply = _Reply(send, _request_id(scope))
-        body = _Body(receive, self.max_body_bytes, self.body_seconds)
+        body = _Body(receive, reply, self.max_body_bytes, self.body_seconds)
         started = time.monotonic()
         try:
-            _check(scope)
-            await self.app(scope, body, reply)
-        except GatewayError as error:
+            _check(scope, self.max_body_bytes)
+            await self.app(_as_get(scope), body, reply)
+        except Exception as error:
             if reply.status is not None:
                 raise
             await self._answer(reply, error)
@@ -58,10 +59,11 @@ class Guard:
                 extra={"request_id": reply.request_id.decode()},
             )  # fmt: skip
 
-    async def _answer(self, reply: _Reply, error: GatewayError) -> None:
+    async def _answer(self, reply: _Reply, error: Exception) -> None:
+        if not isinstance(error, GatewayError):
+            log.error("the application failed", exc_info=error)
+            error = GatewayError("internal_error", "Something went wrong on our side.")
         status, headers, body = self.refuse(error)
-        # What is left of the request was not read, so the connection cannot be used for another one.
-        headers = [*headers, (b"connection", b"close")]
         await reply({"type": "http.response.start", "status": status, "headers": headers})
         await reply({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -82,10 +84,11 @@ class _Reply:
 
 
 class _Body:
-    """The way in: a body must be complete within its time and its size."""
+    """The way in: a body must be complete within its time and its size, as long as nothing was answered."""
 
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+    def __init__(self, receive: Receive, reply: _Reply, most: int, seconds: float) -> None:
         self.receive = receive
+        self.reply = reply
         self.left = most
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.complete = False
@@ -95,35 +98,58 @@ class _Body:
             return await self.receive()
         try:
             async with asyncio.timeout_at(self.deadline):
-                message = await self.receive()
+                message: Any = await self.receive()
         except TimeoutError as error:
+            if self.reply.status is not None:
+                return await self.receive()
             raise GatewayError("request_timeout", "The request body did not arrive in time.") from error
-        if message["type"] == "http.request":
-            self.complete = not message.get("more_body", False)
-            self.left -= len(message.get("body", b""))
-            if self.left < 0:
-                raise GatewayError("payload_too_large", "The request body is too large.")
+        self.complete = not message.get("more_body", False)
+        self.left -= len(message.get("body", b""))
+        if self.left < 0 and self.reply.status is None:
+            raise GatewayError("payload_too_large", "The request body is too large.")
         return message
+
+
+def new_request_id() -> bytes:
+    """An id for a request that brings none."""
+    return b"req_" + secrets.token_hex(12).encode()
 
 
 def _request_id(scope: HTTPScope) -> bytes:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(given) == 1 and REQUEST_ID.match(given[0]):
+    if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
         return given[0]
-    return b"req_" + secrets.token_hex(12).encode()
+    return new_request_id()
 
 
-def _check(scope: HTTPScope) -> None:
+def _as_get(scope: HTTPScope) -> HTTPScope:
+    """HEAD is GET without the body, which the server leaves out; `state.head` spares the trouble of making one."""
+    if scope["method"] != "HEAD":
+        return scope
+    changes: Any = {"method": "GET", "state": {**scope.get("state", {}), "head": True}}
+    return {**scope, **changes}
+
+
+def _check(scope: HTTPScope, max_body_bytes: int) -> None:
     headers = list(scope["headers"])
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
         raise GatewayError("headers_too_large", "The request headers are too large.")
     if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > LONGEST_TARGET:
         raise GatewayError("uri_too_long", "The address of the request is too long.")
     hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) != 1 or not HOST.match(hosts[0]):
+    # HTTP/1.0 knows no Host, and the health checks of some balancers still speak it.
+    if (hosts or scope["http_version"] != "1.0") and not (len(hosts) == 1 and _is_host(hosts[0])):
         raise GatewayError("invalid_header", "The request must have one valid Host header.")
     if any(byte < 32 and byte != 9 for _, value in headers for byte in value):
         raise GatewayError("invalid_header", "A request header holds a control character.")
+    # The connection has made sure that it is a number. Said before a byte is read, this spares sending the body.
+    if any(int(value) > max_body_bytes for name, value in headers if name == b"content-length"):
+        raise GatewayError("payload_too_large", "The request body is too large.")
+
+
+def _is_host(value: bytes) -> bool:
+    found = HOST.fullmatch(value)
+    return found is not None and int(found["port"] or 0) <= LAST_PORT
 
 
 def _printable(path: str) -> str:

@@ -29,7 +29,7 @@ async def serve(request: Request[Any, Any, Any], rt: Runtime, asset: AssetRecord
     if wanted is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{asset.size}"
     headers["Content-Length"] = str(end - start)
-    if request.method == "HEAD":
+    if request.state.get("head"):
         return Response(b"", status_code=status, headers=headers, media_type=asset.media_type)
     chunks = rt.objects.read(asset.object_key, start, end)
     try:

@@ -8,7 +8,6 @@ from typing import Literal, cast, get_args, get_origin
 
 import click
 from litestar import Litestar
-from litestar.openapi import OpenAPIConfig
 
 from gateway.__main__ import main as cli
 from gateway.app import embedded_app
@@ -99,8 +98,6 @@ def commands() -> str:
 def api() -> str:
     """Every route of the OpenAPI document."""
     app = cast(Litestar, cast(Guard, embedded_app(Settings())).app)
-    # The handlers' docstrings say more than the summaries, which are made from their names.
-    cast(OpenAPIConfig, app.openapi_config).use_handler_docstrings = True
     by_tag: dict[str, list[tuple[str, ...]]] = {tag: [] for tag in TAGS}
     for path, item in sorted(app.openapi_schema.to_schema()["paths"].items()):
         for method, operation in sorted(item.items()):

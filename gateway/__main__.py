@@ -53,12 +53,11 @@ NOISY = (
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
     """One OpenAI-compatible gateway for every image and video model."""
-    settings = _sane(lambda: load(os.environ, config))
-    context.obj = settings
-    level = settings.log_level.upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    context.obj = _sane(lambda: load(os.environ, config))
+    _log(context.obj)
+    if config is not None:
+        # Further processes of ours know nothing but their environment.
+        os.environ["HELIOGRAPH_CONFIG"] = str(config.resolve())
 
 
 @main.command()
@@ -89,7 +88,9 @@ def serve(settings: Settings) -> None:
 def web_process() -> ASGIApp:
     """The application of one of several web processes, which knows nothing but its environment."""
     config = os.environ.get("HELIOGRAPH_CONFIG")
-    return app.web_app(load(os.environ, Path(config) if config else None))
+    settings = load(os.environ, Path(config) if config else None)
+    _log(settings)
+    return app.web_app(settings)
 
 
 @main.command()
@@ -172,6 +173,13 @@ def doctor_command(settings: Settings) -> None:
         click.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.part:20} {finding.words}")
     if not all(finding.well for finding in findings):
         sys.exit(1)
+
+
+def _log(settings: Settings) -> None:
+    level = settings.log_level.upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _with_runtime(settings: Settings, work: Callable[[Runtime], Awaitable[T]]) -> T:

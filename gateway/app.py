@@ -99,5 +99,6 @@ def _openapi() -> OpenAPIConfig:
         components=components,
         security=[{"BearerToken": []}],
         render_plugins=docs.RENDERERS,
+        use_handler_docstrings=True,
         openapi_router=docs.pages(),
     )

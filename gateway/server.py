@@ -16,6 +16,8 @@ from gateway.core.settings import Settings
 from gateway.dialects import errors
 from gateway.edge.connection import Connection
 
+KEEP_ALIVE_SECONDS = 75
+
 
 class Announcing(uvicorn.Server):
     """Says where it listens once it does, which with port 0 nobody knows before."""
@@ -70,5 +72,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "log_config": None,
         "server_header": False,
+        # Longer than the idle time of common load balancers: the side that keeps the connection must close it first.
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": max(int(settings.drain_seconds / 2), 1),
     }

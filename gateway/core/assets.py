@@ -192,11 +192,11 @@ async def listing(
 
 
 async def delete(rt: Runtime, asset: AssetRecord) -> None:
-    """Deletes an asset: no route serves it from now on, and its bytes are gone from the store."""
+    """Deletes an asset: its bytes first, so that a store that fails leaves something to repeat; then it is nowhere."""
+    await rt.objects.delete(asset.object_key)
     statement = update(ASSETS).where(ASSETS.c.id == asset.id).values(deleted_at=rt.now(), revised_prompt=None)
     async with rt.db.write() as connection:
         await connection.execute(statement)
-    await rt.objects.delete(asset.object_key)
 
 
 async def whole(rt: Runtime, asset: AssetRecord) -> bytes:

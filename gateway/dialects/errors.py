@@ -118,7 +118,8 @@ def on_object_error(_: Request[Any, Any, Any], error: ObjectError) -> Response[A
 
 def on_unforeseen_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A fault of ours. The log has the detail, under the request id that the caller got."""
-    log.error("%s %s failed", request.method, shown(request.scope["path"]), exc_info=error)
+    id = request.scope["state"].get("request_id")
+    log.error("%s %s failed, request %s", request.method, shown(request.scope["path"]), id, exc_info=error)
     return render(GatewayError("internal_error", "Something went wrong on our side."))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, Router, delete, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
 
 from gateway.core import assets
 from gateway.core.errors import allowed, invalid
@@ -32,10 +33,10 @@ async def list_media(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],
     caller: NamedDependency[Caller],
-    type: str | None = None,
-    after: str | None = None,
-    limit: str | None = None,
-    order: str | None = None,
+    type: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    limit: FromQuery[str | None] = None,
+    order: FromQuery[str | None] = None,
 ) -> Page:
     """The key's own media, the newest first."""
     kinds = [kind.value for kind in Kind]
@@ -52,7 +53,10 @@ async def list_media(
 
 @get(["/v1/images/{asset_id:str}", "/v1/media/{asset_id:str}"])
 async def read_media(
-    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller], asset_id: str
+    request: Request[Any, Any, Any],
+    rt: NamedDependency[Runtime],
+    caller: NamedDependency[Caller],
+    asset_id: FromPath[str],
 ) -> Response[Any]:
     """The bytes; with `Accept: application/json`, what is known of them."""
     asset = await assets.get(rt, asset_id, caller.key_id)
@@ -62,7 +66,9 @@ async def read_media(
 
 
 @delete(["/v1/images/{asset_id:str}", "/v1/media/{asset_id:str}"], status_code=200)
-async def delete_media(rt: NamedDependency[Runtime], caller: NamedDependency[Caller], asset_id: str) -> DeletedBody:
+async def delete_media(
+    rt: NamedDependency[Runtime], caller: NamedDependency[Caller], asset_id: FromPath[str]
+) -> DeletedBody:
     """Deletes the media for good, bytes included."""
     asset = await assets.get(rt, asset_id, caller.key_id)
     await assets.delete(rt, asset)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from gateway.core.catalog import Model
 from gateway.core.keys import Caller
@@ -63,7 +64,7 @@ async def list_models(rt: NamedDependency[Runtime], caller: NamedDependency[Call
 
 
 @get("/v1/models/{name:path}")
-async def get_model(rt: NamedDependency[Runtime], caller: NamedDependency[Caller], name: str) -> ModelBody:
+async def get_model(rt: NamedDependency[Runtime], caller: NamedDependency[Caller], name: FromPath[str]) -> ModelBody:
     """One model or alias."""
     asked = name.removeprefix("/")
     return _body(asked, rt.catalog.model(asked))

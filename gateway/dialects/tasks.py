@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from gateway.core import tasks
 from gateway.core.errors import allowed, invalid
@@ -18,7 +18,9 @@ from gateway.dialects.wire import Page, TaskBody, page, task_body, task_headers
 from gateway.web.query import order_of, page_size, plain_text, whole_number
 
 LONGEST_WAIT = 300
-Wait = Annotated[str | None, Parameter(query="wait", description="Seconds to wait for the task to end, at most 300.")]
+Wait = Annotated[
+    str | None, QueryParameter(name="wait", description="Seconds to wait for the task to end, at most 300.")
+]
 
 
 @get("/v1/tasks")
@@ -26,12 +28,12 @@ async def list_tasks(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],
     caller: NamedDependency[Caller],
-    status: str | None = None,
-    type: str | None = None,
-    model: str | None = None,
-    after: str | None = None,
-    limit: str | None = None,
-    order: str | None = None,
+    status: FromQuery[str | None] = None,
+    type: FromQuery[str | None] = None,
+    model: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    limit: FromQuery[str | None] = None,
+    order: FromQuery[str | None] = None,
 ) -> Page:
     """The key's own tasks, the newest first."""
     if status is not None and not states_of(status):
@@ -57,7 +59,7 @@ async def get_task(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],
     caller: NamedDependency[Caller],
-    task_id: str,
+    task_id: FromPath[str],
     wait: Wait = None,
 ) -> Response[TaskBody]:
     """One task. With `wait`, answers as soon as it has ended, or when the time is over."""
@@ -71,7 +73,10 @@ async def get_task(
 
 @post("/v1/tasks/{task_id:str}/cancel", status_code=200)
 async def cancel_task(
-    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller], task_id: str
+    request: Request[Any, Any, Any],
+    rt: NamedDependency[Runtime],
+    caller: NamedDependency[Caller],
+    task_id: FromPath[str],
 ) -> Response[TaskBody]:
     """Cancels a task that has not ended: at once, or as soon as the provider lets go of it."""
     return _reply(request, rt, await tasks.cancel(rt, caller.key_id, task_id))
@@ -79,7 +84,10 @@ async def cancel_task(
 
 @delete("/v1/images/generations/{task_id:str}", status_code=200)
 async def delete_generation(
-    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller], task_id: str
+    request: Request[Any, Any, Any],
+    rt: NamedDependency[Runtime],
+    caller: NamedDependency[Caller],
+    task_id: FromPath[str],
 ) -> Response[TaskBody]:
     """Another way to cancel a task, for clients that know this one."""
     return _reply(request, rt, await tasks.cancel(rt, caller.key_id, task_id))

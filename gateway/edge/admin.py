@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Router, delete, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from msgspec import Meta
 
 from gateway.core import keys
@@ -63,13 +64,13 @@ async def list_keys(rt: NamedDependency[Runtime]) -> KeyList:
 
 
 @get("/keys/{key_id:str}")
-async def get_key(rt: NamedDependency[Runtime], key_id: str) -> KeyBody:
+async def get_key(rt: NamedDependency[Runtime], key_id: FromPath[str]) -> KeyBody:
     """One virtual key."""
     return _body(await keys.get(rt, key_id))
 
 
 @delete("/keys/{key_id:str}", status_code=200)
-async def revoke_key(rt: NamedDependency[Runtime], key_id: str) -> KeyBody:
+async def revoke_key(rt: NamedDependency[Runtime], key_id: FromPath[str]) -> KeyBody:
     """Ends a virtual key, at once and for good."""
     await keys.revoke(rt, key_id)
     return _body(await keys.get(rt, key_id))

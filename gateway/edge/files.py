@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from gateway.core import assets
 from gateway.core.errors import GatewayError
@@ -14,7 +15,9 @@ from gateway.web.serving import serve
 
 
 @get("/media/{name:str}")
-async def follow_link(request: Request[Any, Any, Any], rt: NamedDependency[Runtime], name: str) -> Response[Any]:
+async def follow_link(
+    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], name: FromPath[str]
+) -> Response[Any]:
     """The bytes behind a signed link. A key that comes along is not looked at."""
     expires, signature = request.query_params.get("exp", ""), request.query_params.get("sig", "")
     if not assets.link_is_valid(rt, name, expires, signature):

@@ -44,6 +44,7 @@ class Guard:
             return
         reply = _Reply(send, _request_id(scope))
         body = _Body(receive, reply, self.max_body_bytes, self.body_seconds)
+        scope.setdefault("state", {})["request_id"] = reply.request_id.decode()
         started = time.monotonic()
         try:
             _check(scope, self.max_body_bytes)
@@ -54,14 +55,12 @@ class Guard:
             await self._answer(reply, error)
         finally:
             milliseconds = (time.monotonic() - started) * 1000
-            log.info(
-                "%s %s %s %.0f ms", scope["method"], _printable(scope["path"]), reply.status, milliseconds,
-                extra={"request_id": reply.request_id.decode()},
-            )  # fmt: skip
+            place, id = _printable(scope["path"]), reply.request_id.decode()
+            log.info("%s %s %s %.0f ms %s", scope["method"], place, reply.status, milliseconds, id)
 
     async def _answer(self, reply: _Reply, error: Exception) -> None:
         if not isinstance(error, GatewayError):
-            log.error("the application failed", exc_info=error)
+            log.error("the application failed, request %s", reply.request_id.decode(), exc_info=error)
             error = GatewayError("internal_error", "Something went wrong on our side.")
         status, headers, body = self.refuse(error)
         await reply({"type": "http.response.start", "status": status, "headers": headers})

@@ -87,17 +87,25 @@ async def test_a_deleted_asset_is_gone(make_world: MakeWorld) -> None:
     await assets.delete(world.rt, gone)
 
 
-async def test_a_deletion_that_the_store_refuses_still_hides(make_world: MakeWorld) -> None:
-    """The store is away: the caller is told, but from the wish on nothing serves the asset."""
+async def test_a_deletion_that_the_store_refuses_can_be_repeated(make_world: MakeWorld) -> None:
+    """The store is away: the caller is told, nothing has changed, and once it is back the deletion leaves nothing."""
 
-    class Stubborn(MemoryStore):
+    class Moody(MemoryStore):
+        away = True
+
         async def delete(self, key: str) -> None:
-            raise ObjectError("away")
+            if self.away:
+                raise ObjectError("away")
+            await super().delete(key)
 
-    world = make_world(ScriptedProvider(), objects=Stubborn())
+    store = Moody()
+    world = make_world(ScriptedProvider(), objects=store)
     (asset,) = await delivered(world, png())
     with pytest.raises(ObjectError):
         await assets.delete(world.rt, asset)
+    store.away = False
+    await assets.delete(world.rt, await assets.get(world.rt, asset.id, None))
+    assert await store.find(asset.object_key) is None
     with pytest.raises(GatewayError, match="no such media"):
         await assets.get(world.rt, asset.id, None)
 

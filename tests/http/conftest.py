@@ -1,0 +1,45 @@
+"""One gateway for all tests of HTTP, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.http.server import Heliograph, serving
+
+CONFIG = """
+[aliases]
+sdxl = "demo-image"
+dall-e-2 = "demo-image"
+gpt-image-1 = "demo-image"
+"""
+ENVIRON = {
+    "HELIOGRAPH_BODY_SECONDS": "1",
+    "HELIOGRAPH_SYNC_SECONDS": "20",
+    "HELIOGRAPH_PROVIDER_MODULES": "tests.http.patient",
+}
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heliograph]:
+    """The gateway: bodies and heads have one second."""
+    with serving(tmp_path_factory.mktemp("heliograph"), CONFIG, ENVIRON) as heliograph:
+        yield heliograph
+
+
+@pytest.fixture
+def heliograph(running: Heliograph) -> Iterator[Heliograph]:
+    """The gateway; whatever a test sends, nothing may be logged as an error of ours."""
+    yield running
+    faults = [record.getMessage() for record in running.faults]
+    running.faults.clear()
+    assert faults == []
+
+
+@pytest.fixture
+def client(heliograph: Heliograph) -> Iterator[httpx.Client]:
+    """A client with a key."""
+    with heliograph.client() as client:
+        yield client

@@ -1,0 +1,101 @@
+"""The embedded application behind its real server, in a thread of this process, on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import httpx
+
+import migrations
+from gateway import app, server
+from gateway.core import keys
+from gateway.core.settings import Settings, load
+from workers.embedded import EmbeddedQueue
+
+SECRET = "tests-of-http-use-this-secret-and-nobody-else-does"
+ADMIN_KEY = "admin-key-of-the-http-tests"
+SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Heliograph:
+    """A gateway that serves: where, with which settings, two keys of it, and what its logs call an error."""
+
+    url: str
+    settings: Settings
+    key: str
+    other_key: str
+    faults: list[logging.LogRecord] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for raw sockets."""
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """A client with the first key, or another one."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key or self.key}"}, timeout=30)
+
+
+@contextmanager
+def serving(folder: Path, config: str = "", environ: Mapping[str, str] | None = None) -> Iterator[Heliograph]:
+    """A gateway that keeps everything in `folder`, with `config` as its heliograph.toml; stopped at the end."""
+    file = folder / "heliograph.toml"
+    file.write_text(config, encoding="utf-8")
+    settings = load(
+        {
+            "HELIOGRAPH_PORT": "0",
+            "HELIOGRAPH_DATA_DIR": str(folder / "data"),
+            "HELIOGRAPH_SECRET": SECRET,
+            "HELIOGRAPH_ADMIN_KEY": ADMIN_KEY,
+            "HELIOGRAPH_DRAIN_SECONDS": "2",
+            **(environ or {}),
+        },
+        file,
+    )
+    (folder / "data").mkdir()
+    first, second = asyncio.run(_prepare(settings))
+    addresses: SimpleQueue[str] = SimpleQueue()
+    served: Any = server.make(settings, app.embedded_app(settings), addresses.put)
+    thread = threading.Thread(target=_run, args=(served,), name="heliograph")
+    faults = _Faults()
+    logging.getLogger().addHandler(faults)
+    thread.start()
+    try:
+        yield Heliograph(addresses.get(timeout=SECONDS), settings, first, second, faults.records)
+    finally:
+        served.should_exit = True
+        thread.join(SECONDS)
+        logging.getLogger().removeHandler(faults)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+class _Faults(logging.Handler):
+    """Keeps what is logged as an error: no input may bring one about."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _run(served: Any) -> None:
+    with asyncio.Runner(loop_factory=served.config.get_loop_factory()) as runner:
+        runner.run(served.serve())
+
+
+async def _prepare(settings: Settings) -> tuple[str, str]:
+    await migrations.upgrade(settings.database)
+    async with app.running(settings, EmbeddedQueue, sweeps=False) as rt:
+        return (await keys.create(rt, "first")).text, (await keys.create(rt, "second")).text

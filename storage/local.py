@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
@@ -77,9 +77,9 @@ class LocalStore(ObjectStore):
         return await self._run(partial(self._found, key))
 
     async def delete(self, key: str) -> None:
-        """Removes the file, then its media type."""
+        """Removes the file, then its media type, then the folders that are empty now."""
         checked(key)
-        await self._run(partial(_remove, self._objects / key))
+        await self._run(partial(_remove, self._objects / key, key.count("/")))
 
     async def list(self, prefix: str = "") -> AsyncIterator[Found]:
         """Every file whose key begins with the prefix."""
@@ -113,7 +113,6 @@ class LocalStore(ObjectStore):
     def _keep(self, draft: _Draft, key: str, media_type: str) -> Stored:
         place = self._objects / key
         draft.seal()
-        _make_folder(place.parent)
         kind, replaced = _type_file(place, draft.path.stat()), _type_file(place, _stat(place))
         _write_synced(kind, media_type.encode())
         draft.path.rename(place)
@@ -210,19 +209,30 @@ def _type_file(place: Path, stat: os.stat_result | None) -> Path:
     return place.with_name(f"{place.name}{MARK}{stat.st_mtime_ns if stat else ''}")
 
 
-def _remove(place: Path) -> None:
+def _remove(place: Path, depth: int) -> None:
     stat = _stat(place)
     if stat is not None:
         place.unlink(missing_ok=True)
         _type_file(place, stat).unlink(missing_ok=True)
         _sync_folder(place.parent)
+        with suppress(OSError):  # one that is not empty stays, and so do those above it
+            for folder in list(place.parents)[:depth]:
+                folder.rmdir()
 
 
 def _write_synced(place: Path, data: bytes) -> None:
-    with place.open("wb") as file:
+    with _made(place) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _made(place: Path) -> BinaryIO:
+    """A new file, and the folder that it keeps from being taken away."""
+    while True:
+        with suppress(FileNotFoundError):  # a deletion took the folder away before there was anything in it: once more
+            _make_folder(place.parent)
+            return place.open("wb")
 
 
 def _make_folder(folder: Path) -> None:
@@ -234,7 +244,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # somebody deleted all that was in it
     try:
         os.fsync(handle)
     finally:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from storage.keys import checked
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
 from storage.s3 import Bucket, S3Store
 
 QUERY = ("endpoint", "region", "addressing", "checksums")
+BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 def open_store(url: str, *, access_key: str | None = None, secret_key: str | None = None) -> ObjectStore:
@@ -27,7 +30,7 @@ def open_store(url: str, *, access_key: str | None = None, secret_key: str | Non
         return LocalStore(Path(url))
     if parts.scheme not in ("memory", "file"):
         raise ValueError(f"{parts.scheme or repr(url)} is no store; use s3:, file: or memory:")
-    _options(parts.query, ())
+    _options(parts, ())
     if parts.scheme == "memory":
         return MemoryStore()
     if parts.netloc or not parts.path.startswith("/"):
@@ -38,10 +41,13 @@ def open_store(url: str, *, access_key: str | None = None, secret_key: str | Non
 def bucket_of(url: str, access_key: str | None, secret_key: str | None) -> Bucket:
     """The bucket that `s3://bucket/prefix?endpoint=…&region=…&addressing=…&checksums=…` means; raises ValueError."""
     parts = urlsplit(url)
-    if not parts.netloc:
-        raise ValueError("s3:// needs a bucket's name")
+    if not BUCKET.fullmatch(parts.netloc):
+        raise ValueError("s3:// needs a bucket's name, and nothing else before the prefix")
+    if (access_key is None) != (secret_key is None):
+        raise ValueError("an access key and a secret key belong together: give both, or none")
+    prefix = parts.path.strip("/")
     members = {
-        **_options(parts.query, QUERY), "name": parts.netloc, "prefix": parts.path.strip("/"),
+        **_options(parts, QUERY), "name": parts.netloc, "prefix": prefix and checked(prefix),
         "access_key": access_key, "secret_key": secret_key,
     }  # fmt: skip
     try:
@@ -50,9 +56,11 @@ def bucket_of(url: str, access_key: str | None, secret_key: str | None) -> Bucke
         raise ValueError(str(error)) from error
 
 
-def _options(query: str, known: tuple[str, ...]) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = ", ".join(name for name in options if name not in known)
+def _options(parts: SplitResult, known: tuple[str, ...]) -> dict[str, str]:
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    unknown = ", ".join(name for name, _ in pairs if name not in known)
     if unknown:
         raise ValueError(f"{unknown} is not known in the URL of this store; there is {', '.join(known) or 'nothing'}")
-    return options
+    if parts.fragment or len(dict(pairs)) < len(pairs):
+        raise ValueError("the URL of a store has no # in it, and says nothing twice")
+    return dict(pairs)

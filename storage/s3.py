@@ -112,6 +112,8 @@ class S3Store(ObjectStore):
         try:
             head = await self._run(partial(self._s3.head_object, Bucket=self.bucket.name, Key=name))
         except NoSuchObject:
+            # A HEAD that fails does not say whether it was the object that is missing, or the whole bucket.
+            await self._run(partial(self._s3.list_objects_v2, Bucket=self.bucket.name, Prefix=name, MaxKeys=1))
             return None
         return Found(key, head["ContentLength"], head.get("ContentType", ""), head["LastModified"])
 

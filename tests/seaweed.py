@@ -14,7 +14,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import boto3
 import httpx
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.services import Missing
 
@@ -38,6 +41,11 @@ class Seaweed:
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
         self.url = f"s3://{self.bucket}?endpoint={self.endpoint}&region=us-east-1&addressing=path"
+        self._s3 = boto3.Session(self.access_key, self.secret_key, region_name="us-east-1").client(
+            "s3",
+            endpoint_url=self.endpoint,
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=2, s3={"addressing_style": "path"}),
+        )
 
     def __enter__(self) -> Seaweed:
         try:
@@ -85,18 +93,28 @@ class Seaweed:
 
     def _close(self) -> None:
         self.kill()
+        self._s3.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"{self.endpoint}/{self.bucket}", timeout=2).status_code == 403:
-                    return
-            except httpx.HTTPError:
-                pass
+            if self._is_ready():
+                return
             time.sleep(0.05)
         raise RuntimeError(f"SeaweedFS did not start:\n{self._log.read_text(errors='replace')[-4000:]}")
+
+    def _is_ready(self) -> bool:
+        """Whether strangers are refused, and an object can be written and read: a while passes between the two."""
+        try:
+            if httpx.get(f"{self.endpoint}/{self.bucket}", timeout=2).status_code != 403:
+                return False
+            self._s3.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
+            self._s3.get_object(Bucket=self.bucket, Key="ready")["Body"].read()
+            self._s3.delete_object(Bucket=self.bucket, Key="ready")
+        except (httpx.HTTPError, BotoCoreError, ClientError):
+            return False
+        return True
 
 
 def _binary() -> str:

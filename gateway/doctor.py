@@ -13,11 +13,11 @@ import migrations
 from gateway.core.admission import open_catalog
 from gateway.core.catalog import Catalog
 from gateway.core.ports import QueueError
+from gateway.core.runtime import open_database, open_objects
 from gateway.core.settings import Settings, variable
 from providers.contract import BadCredential, Provider, ProviderError
-from storage.database import Database, DatabaseUnavailable
+from storage.database import DatabaseUnavailable
 from storage.objects import ObjectError
-from storage.opening import open_store
 from workers.celery_queue import CeleryQueue
 
 PROBE_KEY = "probe/heliograph-doctor"
@@ -45,7 +45,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def _database(settings: Settings) -> Finding:
-    db = Database(settings.database, connections=1)
+    db = open_database(settings)
     kind = "SQLite" if db.sqlite else "PostgreSQL"
     try:
         await db.check()
@@ -85,7 +85,7 @@ async def _storage(settings: Settings) -> Finding:
 
 
 async def _write_read_delete(settings: Settings) -> bytes:
-    store = open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
+    store = open_objects(settings)
     try:
         await store.put(PROBE_KEY, PROBE, "text/plain")
         read = b"".join([chunk async for chunk in store.read(PROBE_KEY)])

@@ -69,18 +69,14 @@ def open_runtime(
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
-    keys = {"access_key": settings.s3_access_key, "secret_key": settings.s3_secret_key}
-    with _named("database_url"):
-        db = Database(settings.database, connections=settings.database_connections)
-    with _named("storage_url"):
-        objects = open_store(settings.storage, **keys)
+    db = open_database(settings)
     with _named("allow_hosts"):
         outbound = Outbound(Policy(allow=settings.allow_hosts))
     return Runtime(
         settings=settings,
         secrets=derive_secrets(settings),
         db=db,
-        objects=objects,
+        objects=open_objects(settings),
         catalog=open_catalog(settings),
         queue=make_queue(executor),
         executor=executor,
@@ -89,6 +85,18 @@ def open_runtime(
         inspector=Inspector(settings.max_pixels),
         now=now,
     )
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of these settings, not connected yet; raises SettingsError."""
+    with _named("database_url"):
+        return Database(settings.database, connections=settings.database_connections)
+
+
+def open_objects(settings: Settings) -> ObjectStore:
+    """The object store of these settings; raises SettingsError for a wrong URL, ObjectError when it cannot be opened."""
+    with _named("storage_url"):
+        return open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
 
 
 @contextmanager

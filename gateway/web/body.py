@@ -16,7 +16,7 @@ from gateway.core.errors import GatewayError, allowed, invalid, shown
 
 T = TypeVar("T", bound=msgspec.Struct)
 JSON = re.compile(r"^application/(json|[\w.-]+\+json)\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?$", re.IGNORECASE)
-WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:key in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"missing required field `(?P<name>\w+)`")
 DEEPEST = 64
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.http.server import Heliograph, serving
+from tests.http.server import ADMIN_KEY, Heliograph, serving
 
 CONFIG = """
 [aliases]
@@ -42,4 +42,11 @@ def heliograph(running: Heliograph) -> Iterator[Heliograph]:
 def client(heliograph: Heliograph) -> Iterator[httpx.Client]:
     """A client with a key."""
     with heliograph.client() as client:
+        yield client
+
+
+@pytest.fixture
+def admin(heliograph: Heliograph) -> Iterator[httpx.Client]:
+    """A client with the admin key."""
+    with heliograph.client(ADMIN_KEY) as client:
         yield client

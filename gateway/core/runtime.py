@@ -94,7 +94,7 @@ def open_database(settings: Settings) -> Database:
 
 
 def open_objects(settings: Settings) -> ObjectStore:
-    """The object store of these settings; raises SettingsError for a wrong URL, ObjectError when it cannot be opened."""
+    """The object store of these settings; raises SettingsError, or ObjectError when it cannot be opened."""
     with _named("storage_url"):
         return open_store(settings.storage, access_key=settings.s3_access_key, secret_key=settings.s3_secret_key)
 

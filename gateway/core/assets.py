@@ -104,7 +104,8 @@ async def keep(rt: Runtime, key: str, landed: Landed, data: bytes) -> Landed:
 async def fetch(rt: Runtime, provider: Provider, key: str, landed: Landed) -> Landed:
     """Copies an output from the vendor's URL, checks and stores it.
 
-    Raises OutboundError or ProviderError when it may be fetched later, ObjectError when the store fails.
+    Raises OutboundError, ProviderError or OSError (our disk, or time) when it may be fetched later, ObjectError when
+    the store fails.
     """
     try:
         with tempfile.NamedTemporaryFile(prefix="heliograph-") as spool:
@@ -131,15 +132,25 @@ def _for_good(error: OutboundError) -> bool:
 
 
 async def _download(rt: Runtime, provider: Provider, url: str) -> AsyncIterator[bytes]:
-    if provider.card.private_outputs:
-        async for chunk in provider.read(Output(url=url)):
-            yield chunk
-        return
     limit, seconds = rt.settings.max_output_bytes, provider.card.timeout
+    if provider.card.private_outputs:
+        async with asyncio.timeout(seconds):
+            async for chunk in _at_most(limit, provider.read(Output(url=url))):
+                yield chunk
+        return
     hosts = provider.card.output_hosts
     async with rt.outbound.fetch(url, limit=limit, timeout=seconds, hosts=hosts, redirects=REDIRECTS) as body:
         async for chunk in body:
             yield chunk
+
+
+async def _at_most(limit: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    seen = 0
+    async for chunk in chunks:
+        seen += len(chunk)
+        if seen > limit:
+            raise TooLarge(f"the file is larger than {limit} bytes")
+        yield chunk
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

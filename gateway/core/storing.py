@@ -81,7 +81,7 @@ async def _bring(work: Work, provider: Provider, number: int, landed: Landed) ->
     key = assets.object_key(work.id, number, landed.position)
     try:
         return await assets.fetch(work.rt, provider, key, landed)
-    except (OutboundError, ProviderError, ObjectError) as error:
+    except (OutboundError, ProviderError, ObjectError, OSError) as error:
         log.warning("%s: output %s was not brought in: %s", work.id, landed.position, error)
         return landed
 

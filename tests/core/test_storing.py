@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import tempfile
 from dataclasses import replace
 from typing import Any
 
@@ -177,6 +179,35 @@ async def test_private_outputs_are_read_through_the_provider(make_world: MakeWor
     assert (await world.step(task_id))["state"] == State.STORING
     assert (await world.step(task_id))["state"] == State.COMPLETED
     assert await world.bytes_of((await world.assets(task_id))[0]) == png()
+
+
+async def test_private_outputs_are_bounded_too(make_world: MakeWorld) -> None:
+    """What the provider reads is bounded in bytes, for good, and in time, until the next try."""
+
+    async def hangs(_: Output) -> Done:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    answers = [linked("https://vendor.test/1")] * 2
+    card = card_of(private_outputs=True, timeout=0.02)
+    read: list[Any] = [done(png() + bytes(5000)), hangs, done(png())]
+    world = make_world(ScriptedProvider(card, submit=answers, read=read), max_output_bytes=4096)
+    row = await world.step(await world.create())
+    assert (row["state"], row["error_code"]) == (State.FAILED, "provider_error")
+    task_id = await world.create()
+    assert (await world.step(task_id))["state"] == State.STORING
+    assert (await world.step(task_id))["state"] == State.COMPLETED
+
+
+async def test_a_full_disk_loses_no_output(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for a moment to put a file, the task waits for its outputs and fetches them later."""
+    async with serving(a=[(200, png())]) as files:
+        world = make_world(ScriptedProvider(submit=[linked(files.url("a"))]))
+        task_id = await world.create()
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", "/nonexistent")
+            assert (await world.step(task_id))["state"] == State.STORING
+        assert (await world.step(task_id))["state"] == State.COMPLETED
 
 
 async def test_an_output_with_nothing_in_it_is_not_delivered(make_world: MakeWorld) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -21,6 +22,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from gateway.core.ports import Message
 from storage.database import Database, DatabaseUnavailable
 
+log = logging.getLogger(__name__)
 MAX_BACKOFF = 6
 
 
@@ -83,8 +85,18 @@ class Turn:
                     async with asyncio.timeout(self.lease.total_seconds() / 3):
                         await ended.wait()
                 except TimeoutError:
-                    with suppress(DatabaseUnavailable):
-                        await self.renew()
+                    await self._try_to_renew()
+
+    async def _try_to_renew(self) -> None:
+        """Renews, or leaves it: what the long call brings home must not be lost to trouble with the database."""
+        try:
+            await self.renew()
+        except TurnLost:
+            raise
+        except DatabaseUnavailable:
+            log.warning("%s was not renewed: the database does not answer", self.id)
+        except Exception:
+            log.exception("%s was not renewed", self.id)
 
 
 async def take(

@@ -68,6 +68,8 @@ class Waiter:
                         self.tell(task_id)
             except DatabaseUnavailable:
                 log.warning("the database does not answer; waiting requests wait on")
+            except Exception:
+                log.exception("looking for ended tasks failed; waiting requests wait on")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.interval):
                     await self._closing.wait()

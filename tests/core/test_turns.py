@@ -17,6 +17,7 @@ from gateway.core import turns
 from gateway.core.ports import TASK, Message
 from gateway.core.tables import TASKS
 from gateway.core.turns import Turn, TurnLost
+from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
 from tests.core.world import ScriptedProvider, World
 
@@ -232,6 +233,25 @@ async def test_the_end_of_a_long_call_breaks_no_query_off(make_world: MakeWorld)
     async with turn.renewing():
         await world.db.begun["write_one"].wait()
     assert world.db.broken_off == 0
+
+
+async def test_a_renewal_that_fails_costs_nothing_but_time(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Trouble of whatever kind in renewing is logged and tried again; the long call's answer is not lost to it."""
+    world = make_world(ScriptedProvider())
+    task_id, turn = await taken(world)
+    turn.lease = dt.timedelta(seconds=0.003)
+    asked = asyncio.Semaphore(0)
+    turn.now = _counting(world.clock.now, asked)
+    world.clock.forward(1)
+    world.db.troubles["write_one"] = [DatabaseUnavailable("away"), RuntimeError("a defect")]
+    async with turn.renewing():
+        for _ in range(4):
+            await asked.acquire()
+    assert (await world.row(task_id))["due_at"] > world.clock.now()
+    assert caplog.text.count("was not renewed") == 2
+    await write(world, turn, progress=10)
 
 
 async def test_renewing_ends_quietly_when_the_turn_is_lost(make_world: MakeWorld) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.lifecycle import FINAL, State
 from gateway.core.waiting import Waiter
+from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
 from tests.core.world import ScriptedProvider
 
@@ -73,14 +74,16 @@ async def test_one_question_for_all_who_wait(make_world: MakeWorld) -> None:
 
 
 async def test_a_database_that_is_away_ends_no_wait(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
-    """Looks that fail are logged and repeated; the request waits on and gets its news."""
+    """Looks that fail, for whatever reason, are logged and repeated; the request waits on and gets its news."""
     world = make_world(ScriptedProvider())
     waiter = Waiter(world.db, interval=0.001)
     task_id = await world.create()
     await world.change(task_id, state=State.COMPLETED)
-    world.db.away("read", 3)
+    away = DatabaseUnavailable("away")
+    world.db.troubles["read"] = [away, away, RuntimeError("a defect"), away]
     assert await waiter.final(task_id, LONG)
     assert caplog.text.count("the database does not answer") == 3
+    assert caplog.text.count("looking for ended tasks failed") == 1
     await waiter.close()
 
 

@@ -50,3 +50,11 @@ def admin(heliograph: Heliograph) -> Iterator[httpx.Client]:
     """A client with the admin key."""
     with heliograph.client(ADMIN_KEY) as client:
         yield client
+
+
+@pytest.fixture
+def task(client: httpx.Client) -> str:
+    """The id of a task that never ends."""
+    reply = client.post("/v1/images/generations/async", json={"model": "patient-image", "prompt": "a fox"})
+    assert reply.status_code == 202
+    return str(reply.json()["id"])

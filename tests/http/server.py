@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +19,18 @@ import httpx
 import migrations
 from gateway import app, server
 from gateway.core import keys
+from gateway.core.ids import new
 from gateway.core.settings import Settings, load
 from workers.embedded import EmbeddedQueue
 
 SECRET = "tests-of-http-use-this-secret-and-nobody-else-does"
 ADMIN_KEY = "admin-key-of-the-http-tests"
+NOBODYS = new("task", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+"""An id as a task could have it, and none has."""
+
 SECONDS = 30
+# There is no TLS here, and reading the usual certificates would take longer than most tests.
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,7 @@ class Heliograph:
     def client(self, key: str | None = None) -> httpx.Client:
         """A client with the first key, or another one."""
         headers = {"Authorization": f"Bearer {key or self.key}"}
-        # There is no TLS to verify, and reading the certificates would take longer than most tests.
-        return httpx.Client(base_url=self.url, headers=headers, timeout=SECONDS, verify=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=SECONDS, verify=NO_CERTIFICATES)
 
 
 @contextmanager

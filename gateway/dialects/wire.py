@@ -159,7 +159,8 @@ async def images_body(rt: Runtime, task: TaskRecord, base: str, *, inline: bool)
         output_format=first.media_type.removeprefix("image/") if first else None,
         quality=parameters.get("quality"),
         size=f"{first.width}x{first.height}" if first else None,
-        usage=task.usage,
+        # A vendor's account in other terms than tokens is none that the SDK can read.
+        usage=task.usage if task.usage and "total_tokens" in task.usage else None,
     )
 
 

@@ -13,7 +13,8 @@ from sqlalchemy import insert
 from gateway.core.tables import VIRTUAL_KEYS
 from migrations import upgrade
 from storage.database import Database
-from tests.core.world import CALLER, OTHER, START, ScriptedProvider, World, new_file
+from tests.core.vendors import ScriptedProvider
+from tests.core.world import CALLER, OTHER, START, World, new_file
 
 
 class MakeWorld(Protocol):

@@ -15,7 +15,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.settings import SettingsError
 from providers.card import Card, Parameter, SizeRule
 from providers.contract import Generation, Kind, Operation
-from tests.core.world import MODEL, ScriptedProvider, card_of, generation, models_of, words
+from tests.core.vendors import MODEL, ScriptedProvider, card_of, generation, models_of, words
 
 RULE = SizeRule(multiple_of=16, min_edge=64, max_edge=2048, min_pixels=65_536, max_pixels=1_048_576, max_ratio=2)
 PARAMETERS = {

@@ -26,16 +26,8 @@ from providers.contract import (
     Unsure,
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
-from tests.core.world import (
-    CALLER,
-    ScriptedProvider,
-    card_of,
-    done,
-    generation,
-    linked,
-    png,
-    serving,
-)  # fmt: skip
+from tests.core.vendors import ScriptedProvider, card_of, done, generation, linked, png, serving
+from tests.core.world import CALLER
 
 
 async def test_a_one_shot_answer_completes_the_task(make_world: MakeWorld) -> None:

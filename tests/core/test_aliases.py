@@ -15,7 +15,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.errors import GatewayError
 from gateway.core.settings import AliasConfig
 from providers.card import Parameter, SizeRule
-from tests.core.world import MODEL, ScriptedProvider, card_of, generation, models_of, words
+from tests.core.vendors import MODEL, ScriptedProvider, card_of, generation, models_of, words
 
 QUALITIES = {"quality": words("low", "medium", "high", "auto")}
 SIZES = ("1024x1024", "1536x1024", "1024x1536")

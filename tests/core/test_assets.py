@@ -16,7 +16,8 @@ from providers.contract import Output
 from storage.memory import MemoryStore
 from storage.objects import ObjectError
 from tests.core.conftest import MakeWorld
-from tests.core.world import CALLER, OTHER, ScriptedProvider, World, done, png
+from tests.core.vendors import ScriptedProvider, done, png
+from tests.core.world import CALLER, OTHER, World
 
 BASE = "https://gateway.test"
 

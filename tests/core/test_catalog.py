@@ -11,7 +11,7 @@ from gateway.core.catalog import Catalog, Model, Route
 from gateway.core.errors import GatewayError
 from gateway.core.settings import SettingsError
 from providers.contract import Operation
-from tests.core.world import configured, price, vendor
+from tests.core.vendors import configured, price, vendor
 
 KEYS: dict[str, str] = {"api_key": "ONE_KEY"}
 

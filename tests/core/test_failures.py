@@ -23,11 +23,7 @@ from providers.contract import (
     Unsure,
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
-from tests.core.world import (
-    ScriptedProvider,
-    card_of,
-    done,
-)  # fmt: skip
+from tests.core.vendors import ScriptedProvider, card_of, done
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from gateway.core.inspection import EXTENSIONS, FORMATS, Facts, Inspector, NotMedia
-from tests.core.world import png
+from tests.core.vendors import png
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from gateway.core.admission import open_catalog
 from gateway.core.settings import Settings, SettingsError, load
 from providers.contract import Operation
 from providers.registry import Registry
-from tests.core.world import configured, vendor
+from tests.core.vendors import configured, vendor
 
 KEYS: dict[str, str] = {"api_key": "ONE_KEY"}
 

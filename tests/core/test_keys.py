@@ -14,7 +14,8 @@ from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
 from gateway.core.runtime import Runtime, derive_secrets
 from tests.core.conftest import MakeWorld
-from tests.core.world import ScriptedProvider, World, generation
+from tests.core.vendors import ScriptedProvider, generation
+from tests.core.world import World
 
 IMPORTED = "sk-live-imported-from-elsewhere-0815"
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.core.pricing import dollars, micro, quote
 from providers.card import ModelCard, Parameter, Price, PriceRow
-from tests.core.world import START, card_of, generation, words
+from tests.core.vendors import card_of, generation, words
+from tests.core.world import START
 
 LOW_TO_HIGH = (
     ("0.01", {"quality": "low", "size": "64x64"}),

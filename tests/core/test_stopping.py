@@ -17,16 +17,8 @@ from providers.contract import (
     Unavailable,
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
-from tests.core.world import (
-    CALLER,
-    START,
-    ScriptedProvider,
-    World,
-    card_of,
-    done,
-    linked,
-    serving,
-)  # fmt: skip
+from tests.core.vendors import ScriptedProvider, card_of, done, linked, serving
+from tests.core.world import CALLER, START, World
 
 
 async def test_cancelling_a_queued_task_sends_nothing(make_world: MakeWorld) -> None:

@@ -19,16 +19,8 @@ from providers.contract import (
     Unavailable,
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
-from tests.core.world import (
-    FlakyStore,
-    ScriptedProvider,
-    card_of,
-    done,
-    linked,
-    png,
-    price,
-    serving,
-)  # fmt: skip
+from tests.core.trouble import FlakyStore
+from tests.core.vendors import ScriptedProvider, card_of, done, linked, png, price, serving
 
 
 async def test_the_vendors_own_cost_is_charged(make_world: MakeWorld) -> None:

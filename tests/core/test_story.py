@@ -33,7 +33,8 @@ from providers.contract import (
     Unsure,
 )
 from tests.core.conftest import MakeWorld
-from tests.core.world import CALLER, ScriptedProvider, World, card_of, done, png
+from tests.core.vendors import ScriptedProvider, card_of, done, png
+from tests.core.world import CALLER, World
 
 # What a vendor makes of an order or a look: the first row bought nothing, the second may have bought something.
 NOT_BOUGHT = {"unavailable": Unavailable, "full": RateLimited, "credential": BadCredential, "refused": Refused,
@@ -119,7 +120,7 @@ async def happen(world: World, task_id: str, event: str) -> None:
         world.db.away("write", 2)
 
 
-@budget(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([], [], {}, {}, [])
 @example(["crash", "unavailable"], [], REPEATS, {}, [])
 @example(["unsure", "full", "done"], [], REPEATS, REPEATS, [])

@@ -12,7 +12,8 @@ from gateway.core.ports import Message
 from gateway.core.sweep import AT_ONCE, sweep, sweep_for_ever
 from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
-from tests.core.world import ScriptedProvider, World, done
+from tests.core.vendors import ScriptedProvider, done
+from tests.core.world import World
 
 
 async def states(world: World, born: list[str]) -> list[str]:

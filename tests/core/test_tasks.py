@@ -17,7 +17,8 @@ from gateway.core.tasks import TaskRecord, Wanted
 from providers.contract import Order, Pending, Refused, Unavailable
 from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
-from tests.core.world import CALLER, OTHER, ScriptedProvider, World, card_of, done, generation, png
+from tests.core.vendors import ScriptedProvider, card_of, done, generation, png
+from tests.core.world import CALLER, OTHER, World
 
 
 async def count(world: World, table: object = TASKS) -> int:

@@ -19,7 +19,8 @@ from gateway.core.tables import TASKS
 from gateway.core.turns import Turn, TurnLost
 from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
-from tests.core.world import ScriptedProvider, World
+from tests.core.vendors import ScriptedProvider
+from tests.core.world import World
 
 LEASE = 15.0
 

@@ -11,7 +11,7 @@ from gateway.core.lifecycle import FINAL, State
 from gateway.core.waiting import Waiter
 from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
-from tests.core.world import ScriptedProvider
+from tests.core.vendors import ScriptedProvider
 
 LONG = 30.0
 

@@ -19,11 +19,7 @@ from providers.contract import (
     Unavailable,
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
-from tests.core.world import (
-    ScriptedProvider,
-    done,
-    png,
-)  # fmt: skip
+from tests.core.vendors import ScriptedProvider, done, png
 
 
 async def test_progress_never_falls(make_world: MakeWorld) -> None:

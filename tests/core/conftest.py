@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 from sqlalchemy import insert
 
@@ -15,6 +16,10 @@ from migrations import upgrade
 from storage.database import Database
 from tests.core.vendors import ScriptedProvider
 from tests.core.world import CALLER, OTHER, START, World, new_file
+
+# The same examples in every run, and no failure because a machine is busy.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 
 class MakeWorld(Protocol):

@@ -120,7 +120,7 @@ async def happen(world: World, task_id: str, event: str) -> None:
         world.db.away("write", 2)
 
 
-@budget(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([], [], {}, {}, [])
 @example(["crash", "unavailable"], [], REPEATS, {}, [])
 @example(["unsure", "full", "done"], [], REPEATS, REPEATS, [])

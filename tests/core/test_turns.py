@@ -278,7 +278,7 @@ async def test_what_the_block_raises_comes_out_of_renewing(make_world: MakeWorld
             raise ValueError("the call failed")
 
 
-@budget(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["take", "old", "ring", "late", "renew", "write", "forward"]), max_size=25))
 async def test_whatever_happens_versions_only_rise(make_world: MakeWorld, story: list[str]) -> None:
     """In any order of bells, takers, renewals and writes, one turn at most can write, and it is the newest."""

@@ -15,7 +15,7 @@ from gateway.core.tables import VIRTUAL_KEYS
 from migrations import upgrade
 from storage.database import Database
 from tests.core.vendors import ScriptedProvider
-from tests.core.world import CALLER, OTHER, START, World, new_file
+from tests.core.world import CALLER, OTHER, START, Shelf, World
 
 # The same examples in every run, and no failure because a machine is busy.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -29,25 +29,26 @@ class MakeWorld(Protocol):
 
 
 @pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file as migrations leave it, with two virtual keys."""
-    file = tmp_path_factory.mktemp("schema") / "schema.db"
-    asyncio.run(_make(file))
-    return file
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Databases as migrations leave them, with two virtual keys."""
+    folder = tmp_path_factory.mktemp("worlds")
+    asyncio.run(_make(folder / "schema"))
+    return Shelf(folder / "schema", folder)
 
 
 @pytest.fixture
-async def make_world(schema: Path, tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
+async def make_world(shelf: Shelf) -> AsyncIterator[Callable[..., World]]:
     """Makes one world on a database of its own, and closes it at the end of the test."""
     made: list[World] = []
 
     def make(*providers: ScriptedProvider, **members: object) -> World:
-        made.append(World(new_file(schema, tmp_path), *providers, **members))  # type: ignore[arg-type]  # as given
+        made.append(World(shelf.take(), *providers, **members))  # type: ignore[arg-type]  # as given
         return made[-1]
 
     yield make
     for world in made:
         await world.rt.close()
+        shelf.free.append(world.db)
 
 
 async def _make(file: Path) -> None:

@@ -21,10 +21,13 @@ class FlakyDatabase(Database):
     With `late`, a transaction in trouble fails when it should be committed, else before it begins.
     """
 
-    late = False
-
     def __init__(self, url: str) -> None:
         super().__init__(url)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: nothing was used, and nothing is in trouble."""
+        self.late = False
         self.used: Counter[str] = Counter()
         self.broken_off = 0
         self.begun = {verb: asyncio.Event() for verb in ("read", "write", "write_one")}

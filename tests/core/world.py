@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import secrets
 import shutil
 import ssl
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,11 @@ class Bells:
 
 
 class World:
-    """A runtime over a database file of its own, with `providers` as the routes of one model, in order."""
+    """A runtime over a database of its own, with `providers` as the routes of one model, in order."""
 
     def __init__(
         self,
-        file: Path,
+        db: FlakyDatabase,
         *providers: ScriptedProvider,
         objects: ObjectStore | None = None,
         aliases: dict[str, AliasConfig] | None = None,
@@ -96,9 +96,9 @@ class World:
         self.clock = Clock()
         self.bells = Bells()
         self.providers = {provider.card.name: provider for provider in providers}
-        self.db = FlakyDatabase(f"sqlite:///{file}")
+        self.db = db
         executor = Executor(concurrency)
-        made = Settings(**{"secret": SECRET, "drain_seconds": 1.0, "data_dir": str(file.parent), **settings})
+        made = Settings(**{"secret": SECRET, "drain_seconds": 1.0, **settings})
         self.rt = Runtime(
             settings=made,
             secrets=derive_secrets(made),
@@ -195,9 +195,24 @@ class World:
             return list((await connection.execute(statement)).mappings())
 
 
-def new_file(schema: Path, folder: Path) -> Path:
-    """A database file with the newest schema and two virtual keys."""
-    return Path(shutil.copy(schema, folder / f"{secrets.token_hex(4)}.db"))
+class Shelf:
+    """Databases that are used again, each time with a fresh file: compiling their statements is what costs time."""
+
+    def __init__(self, schema: Path, folder: Path) -> None:
+        self.schema = schema
+        self.folder = folder
+        self.names = count()
+        self.free: list[FlakyDatabase] = []
+
+    def take(self) -> FlakyDatabase:
+        """One with the newest schema and two virtual keys. It may be given back once it is closed."""
+        db = self.free.pop() if self.free else FlakyDatabase(f"sqlite:///{self.folder}/{next(self.names)}.db")
+        file = Path(db.url.database or "")
+        for old in file.parent.glob(f"{file.name}*"):
+            old.unlink()
+        shutil.copy(self.schema, file)
+        db.forget()
+        return db
 
 
 async def _die(_: Order) -> Done:

@@ -7,19 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.http.server import ADMIN_KEY, Heliograph, serving
-
-CONFIG = """
-[aliases]
-sdxl = "demo-image"
-dall-e-2 = "demo-image"
-gpt-image-1 = "demo-image"
-"""
-ENVIRON = {
-    "HELIOGRAPH_BODY_SECONDS": "1",
-    "HELIOGRAPH_SYNC_SECONDS": "20",
-    "HELIOGRAPH_PROVIDER_MODULES": "tests.http.patient",
-}
+from tests.http.server import ADMIN_KEY, CONFIG, ENVIRON, Heliograph, serving
 
 
 @pytest.fixture(scope="session")

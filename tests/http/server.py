@@ -25,6 +25,19 @@ from workers.embedded import EmbeddedQueue
 
 SECRET = "tests-of-http-use-this-secret-and-nobody-else-does"
 ADMIN_KEY = "admin-key-of-the-http-tests"
+CONFIG = """
+[aliases]
+sdxl = "demo-image"
+dall-e-2 = "demo-image"
+gpt-image-1 = "demo-image"
+"""
+ENVIRON = {
+    "HELIOGRAPH_BODY_SECONDS": "1",
+    "HELIOGRAPH_SYNC_SECONDS": "20",
+    "HELIOGRAPH_PROVIDER_MODULES": "tests.http.patient",
+}
+"""Bodies and heads have one second. Names of models that were retired elsewhere are at hand."""
+
 NOBODYS = new("task", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
 """An id as a task could have it, and none has."""
 

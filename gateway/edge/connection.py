@@ -52,6 +52,8 @@ class Connection(HttpToolsProtocol):
             return
         head = self.headers if self.in_head else None
         self._parse(data)
+        if self.refused:
+            return
         if self.in_head and head is self.headers:
             self.head_bytes += len(data)
             if self.head_bytes > MOST_HEAD_BYTES:

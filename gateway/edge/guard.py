@@ -141,8 +141,9 @@ def _check(scope: HTTPScope, max_body_bytes: int) -> None:
         raise GatewayError("invalid_header", "The request must have one valid Host header.")
     if any(byte < 32 and byte != 9 for _, value in headers for byte in value):
         raise GatewayError("invalid_header", "A request header holds a control character.")
-    # The connection has made sure that it is a number. Said before a byte is read, this spares sending the body.
-    if any(int(value) > max_body_bytes for name, value in headers if name == b"content-length"):
+    # Said before a byte is read, this spares the client sending the body.
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if any(value.isdigit() and int(value) > max_body_bytes for value in lengths):
         raise GatewayError("payload_too_large", "The request body is too large.")
 
 

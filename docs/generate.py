@@ -108,7 +108,7 @@ def api() -> str:
         "Every route, as the OpenAPI document has it; a running gateway serves the document at "
         "`/openapi/openapi.json` and draws it at `/openapi`. Routes under `/v1` need a virtual key "
         "(`Authorization: Bearer …` or `X-API-Key: …`), except `/v1/metadata`; routes under `/admin/v1` need the admin "
-        "key; the others need none. Errors are listed in [errors.md](errors.md).",
+        "key; the others need none. HEAD is taken wherever GET is. Errors are listed in [errors.md](errors.md).",
         *(f"## {tag}\n\n{_table(('Method', 'Path', 'What it does'), rows)}" for tag, rows in by_tag.items()),
     )
 

@@ -66,7 +66,7 @@ def exchange(address: tuple[str, int], data: bytes) -> list[Reply]:
         # The server may have heard enough before the end.
         with suppress(ConnectionError):
             line.sendall(data)
-        return list(_replies(until_end(line)))
+        return list(replies(until_end(line)))
 
 
 def until_end(line: socket.socket) -> bytes:
@@ -78,7 +78,8 @@ def until_end(line: socket.socket) -> bytes:
     return bytes(received)
 
 
-def _replies(data: bytes) -> Iterator[Reply]:
+def replies(data: bytes) -> Iterator[Reply]:
+    """The replies that the bytes of a connection hold."""
     while data:
         head, _, data = data.partition(b"\r\n\r\n")
         line, *fields = head.decode("latin-1").split("\r\n")

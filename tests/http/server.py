@@ -102,14 +102,15 @@ def serving(folder: Path, config: str = "", environ: Mapping[str, str] | None = 
 
 
 class _Faults(logging.Handler):
-    """Keeps what is logged as an error: no input may bring one about."""
+    """Keeps what the gateway, which has threads of its own, logs as an error: no input may bring one about."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
+        if record.thread != threading.main_thread().ident:
+            self.records.append(record)
 
 
 def _run(served: Any) -> None:

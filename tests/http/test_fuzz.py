@@ -69,7 +69,7 @@ def test_random_members_are_taken_or_refused(fuzzed: httpx.Client, body: dict[st
     check(fuzzed.post("/v1/images/generations", content=content, headers={"Content-Type": "application/json"}))
 
 
-@EXAMPLES
+@settings(EXAMPLES, max_examples=100)
 @given(
     values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200),
     st.integers(0, 200),
@@ -82,7 +82,7 @@ def test_random_bytes_are_taken_or_refused(fuzzed: httpx.Client, body: bytes, at
     assert refusal(reply)["code"] in ("invalid_json", "missing_parameter", "invalid_parameter", "model_not_found")
 
 
-@EXAMPLES
+@settings(EXAMPLES, max_examples=150)
 @given(
     methods,
     st.lists(segments, max_size=6),

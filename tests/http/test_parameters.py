@@ -141,7 +141,7 @@ def test_a_wait_lasts_as_long_as_it_says(client: httpx.Client, task: str) -> Non
 
 PREFERENCES = [
     ("respond-async", 0), ("Respond-Async", 0), ("respond-async; foo=bar", 0), ("foo, respond-async", 0), ("wait=0", 0),
-    ('wait="0"', 0), ("wait = 0; foo", 0), ("respond-async, wait=1", 1), ("wait=1", 1),
+    ('wait="0"', 0), ("wait = 0; foo", 0), ("respond-async, wait=1", 1),
 ]  # fmt: skip
 
 

@@ -45,12 +45,14 @@ def test_the_forms_of_a_key(heliograph: Heliograph) -> None:
 
 
 def test_a_key_with_any_one_character_changed_is_another(heliograph: Heliograph) -> None:
-    """A slip at any place of a key is refused, a beginning that fits included; the stored digest is no key either."""
+    """A slip at any place of a key is refused, a beginning that fits included, and so is all that is no issued key."""
     with heliograph.client() as client:
         for at in range(len(heliograph.key)):
             other = "a" if heliograph.key[at] != "a" else "b"
             wrong = heliograph.key[:at] + other + heliograph.key[at + 1 :]
             refused(client.get("/v1/models", headers={"Authorization": f"Bearer {wrong}"}), 401, "invalid_api_key")
+        unissued = signing.new_key_text(heliograph.settings.key_prefix)
+        refused(client.get("/v1/models", headers={"Authorization": f"Bearer {unissued}"}), 401, "invalid_api_key")
         secret = signing.derive(heliograph.settings.secret or "", "virtual key digests")
         digest = signing.digest(secret, heliograph.key)
         refused(client.get("/v1/models", headers={"Authorization": f"Bearer {digest}"}), 401, "invalid_api_key")

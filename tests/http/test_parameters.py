@@ -64,6 +64,15 @@ def test_what_a_model_does_not_offer_is_refused(client: httpx.Client, name: str,
     refused(create(client, **{name: value}), 400, code, name)
 
 
+def test_what_only_the_provider_refuses_is_told_with_the_task(client: httpx.Client) -> None:
+    """A refusal that comes after acceptance names field and task, and is not to be sent again."""
+    reply = client.post("/v1/images/generations", json={"model": "demo-image", "prompt": "a", "output_compression": 50})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "provider_refused", "output_compression")
+    assert reply.headers["x-should-retry"] == "false"
+    assert reply.headers["location"] == f"/v1/tasks/{error['task_id']}"
+
+
 @pytest.mark.parametrize("prompt", ["x" * 32_000, "😀" * 32_000])
 def test_a_prompt_is_counted_in_characters(client: httpx.Client, prompt: str) -> None:
     """The longest prompt is taken, however many bytes its characters need."""

@@ -175,9 +175,9 @@ def _check_bounds(name: str, value: Any, parameter: Parameter) -> None:
         return
     measure, unit = (len(value), " characters") if isinstance(value, str) else (value, "")
     if parameter.min is not None and measure < parameter.min:
-        raise invalid(name, f"{name} must be at least {parameter.min:g}{unit}.")
+        raise invalid(name, f"{name} must be at least {parameter.min:.15g}{unit}.")
     if parameter.max is not None and measure > parameter.max:
-        raise invalid(name, f"{name} must be at most {parameter.max:g}{unit}.")
+        raise invalid(name, f"{name} must be at most {parameter.max:.15g}{unit}.")
 
 
 def _with_defaults(generation: Generation, model: Model) -> Generation:

@@ -102,8 +102,9 @@ class Work:
     async def wait(self, number: int, job: str, due_at: dt.datetime, fraction: float | None) -> None:
         """Leaves the task with the vendor until `due_at`, and gives the turn back."""
         async with self._transaction() as connection:
-            progress = self._risen(fraction)
-            await self._move(connection, State.WAITING, None, due_at=due_at, progress=progress)
+            # A wish to cancel that came meanwhile need not wait for the next look.
+            due_at = self.rt.now() if await self._cancel_asked(connection) else due_at
+            await self._move(connection, State.WAITING, None, due_at=due_at, progress=self._risen(fraction))
             await _close(connection, self.id, number, job=job)
 
     @insisting

@@ -66,11 +66,12 @@ def up(settings: Settings) -> None:
     """Serves everything from this one process: SQLite and a folder, no services."""
     if settings.broker_url is not None:
         raise click.ClickException(f"{variable('broker_url')} is set: use `heliograph serve` and `heliograph worker`.")
+    listening = _sane(lambda: server.listen(settings))
     settings = with_secret(settings)
     _sane(lambda: asyncio.run(migrations.upgrade(settings.database)))
     first = _with_runtime(settings, _first_key)
     application = _sane(lambda: app.embedded_app(settings))
-    server.run(settings, application, lambda address: _greet(address, first))
+    server.run(settings, application, listening, lambda address: _greet(address, first))
 
 
 @main.command()
@@ -79,10 +80,12 @@ def serve(settings: Settings) -> None:
     """Serves the API beside workers, over PostgreSQL, RabbitMQ and S3."""
     _require(settings, "database_url", "broker_url", "storage_url", "secret")
     _sane(lambda: open_catalog(settings))
+    listening = _sane(lambda: server.listen(settings))
     if settings.processes > 1:
-        server.run_many(settings, "gateway.__main__:web_process")
+        server.run_many(settings, "gateway.__main__:web_process", listening)
     else:
-        server.run(settings, app.web_app(settings), lambda address: click.echo(f"Heliograph serves at {address}"))
+        application = _sane(lambda: app.web_app(settings))
+        server.run(settings, application, listening, lambda address: click.echo(f"Heliograph serves at {address}"))
 
 
 def web_process() -> ASGIApp:
@@ -135,9 +138,14 @@ def create(settings: Settings, name: str, days: int | None, text: str | None, qu
 @click.pass_obj
 def list_keys(settings: Settings) -> None:
     """Lists all virtual keys, without their texts."""
-    for key in _with_runtime(with_secret(settings), keys.listing):
+    found = _with_runtime(with_secret(settings), keys.listing)
+    if not found:
+        click.echo("There are no keys. Make one: `heliograph keys create`.")
+        return
+    click.echo(f"{'id':30}  {'ends':5}  {'state':16}  {'created':16}  name")
+    for key in found:
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
-        click.echo(f"{key.id}  …{key.hint}  {state:16}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+        click.echo(f"{key.id:30}  …{key.hint}  {state:16}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
 
 
 @keys_group.command()

@@ -113,4 +113,4 @@ def _models(catalog: Catalog) -> Finding:
     count = len(list(catalog.names()))
     if count == 0:
         return Finding("models", False, "None: set a provider's credential, or add one to heliograph.toml.")
-    return Finding("models", True, f"{count} models and aliases are served.")
+    return Finding("models", True, f"{count} served, aliases among them: `heliograph models` lists them.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +12,14 @@ from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
-from gateway.core.settings import Settings
+from gateway.core.settings import Settings, SettingsError, variable
 from gateway.dialects import errors
 from gateway.edge.connection import Connection
 
 KEEP_ALIVE_SECONDS = 75
+BACKLOG = 2048
 
 
 class Announcing(uvicorn.Server):
@@ -41,18 +44,33 @@ def make(settings: Settings, application: ASGIApp, announce: Callable[[str], Non
     return Announcing(config, announce)
 
 
-def run(settings: Settings, application: ASGIApp, announce: Callable[[str], None]) -> None:
+def listen(settings: Settings) -> socket.socket:
+    """The socket of the setting's address, before anything else is begun; raises SettingsError when it is not free."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{settings.host} port {settings.port}: {error.strerror}"
+        raise SettingsError(
+            f"cannot listen on {where}. Choose another with {variable('host')} and {variable('port')}"
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def run(settings: Settings, application: ASGIApp, listening: socket.socket, announce: Callable[[str], None]) -> None:
     """Serves until told to stop, in this process."""
     _end_in_peace()
     server: Any = make(settings, application, announce)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(server.serve())
+        runner.run(server.serve(sockets=[listening]))
 
 
-def run_many(settings: Settings, factory: str) -> None:
-    """Serves in several processes that share the port; `factory` names what makes each one's application."""
+def run_many(settings: Settings, factory: str, listening: socket.socket) -> None:
+    """Serves in several processes that share the socket; `factory` names what makes each one's application."""
     _end_in_peace()
-    uvicorn.run(factory, factory=True, workers=settings.processes, **_options(settings))
+    config: Any = uvicorn.Config(factory, factory=True, workers=settings.processes, **_options(settings))
+    Multiprocess(config, sockets=[listening]).run()
 
 
 def _end_in_peace() -> None:

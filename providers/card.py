@@ -33,8 +33,8 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Literal["string", "integer", "number", "boolean"]
     values: tuple[str | int | float | bool, ...] = ()
-    min: float | None = None
-    max: float | None = None
+    min: int | float | None = None
+    max: int | float | None = None
     default: str | int | float | bool | None = None
     sent_as: str | None = None
 

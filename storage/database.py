@@ -155,7 +155,8 @@ def _postgres_engine(url: URL, connections: int, connect_seconds: float, stateme
 
 
 def _sqlite_engine(url: URL, connections: int, statement_seconds: float) -> AsyncEngine:
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    # Prompts are in the file: its folder is nobody else's, when it is ours to make.
+    Path(url.database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = _engine(url, connections, statement_seconds, {"timeout": statement_seconds})
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     return engine

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
+
+QUOTED = re.compile(r"`([^`]*)`")
+WORDS = {
+    "int": "an integer", "float": "a number", "str": "a string", "bool": "true or false", "array": "a list",
+    "object": "an object",
+}  # fmt: skip
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -104,3 +111,20 @@ def shown(value: Any) -> str:
     """A piece of the caller's input as it may appear in a message: short, quoted, without control characters."""
     text = repr(value)
     return text if len(text) <= 66 else text[:64] + "…'"
+
+
+def plain(what: str) -> str:
+    """What a decoder found wrong, in words that do not know Python: "Expected `int | null`" → "expected an integer"."""
+    plain = QUOTED.sub(lambda found: _in_words(found[1]), what)
+    return plain[:1].lower() + plain[1:]
+
+
+def _in_words(types: str) -> str:
+    named = [one for one in types.split(" | ") if one != "null"] or ["null"]
+    return " or ".join(WORDS.get(one, one) for one in named)
+
+
+def choices(shape: type[msgspec.Struct], name: str) -> list[Any]:
+    """The values of a field that is a Literal, or may be one."""
+    hint = get_type_hints(shape).get(name)
+    return [value for one in (hint, *get_args(hint)) if get_origin(one) is Literal for value in get_args(one)]

@@ -14,6 +14,7 @@ from gateway.core.runtime import Runtime
 from gateway.core.tables import VIRTUAL_KEYS
 
 LONGEST = 256
+LONGEST_NAME = 128
 RECORDS = select(*(VIRTUAL_KEYS.c[name] for name in ("id", "name", "hint", "created_at", "expires_at", "revoked_at")))
 
 
@@ -49,6 +50,8 @@ async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = Non
             f"An imported key needs 16 to 256 printable characters; Heliograph alone makes keys that begin {prefix}."
         )
         raise GatewayError("invalid_parameter", message, param="key")
+    if not 1 <= len(name.strip()) <= LONGEST_NAME:
+        raise GatewayError("invalid_parameter", f"A key's name has 1 to {LONGEST_NAME} characters.", param="name")
     issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(prefix))
     digest = signing.digest(rt.secrets.digests, issued.text)
     async with rt.db.write() as connection:

@@ -20,7 +20,7 @@ def with_secret(settings: Settings) -> Settings:
     if settings.secret is not None:
         return settings
     path = Path(settings.data_dir) / "secret"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         _write(path, secrets.token_urlsafe(48))
     text = path.read_text(encoding="utf-8").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.core.errors import choices, plain, shown
 from providers.card import ModelCard, Price
 
 PREFIX = "HELIOGRAPH_"
@@ -289,18 +290,38 @@ def _split(value: str) -> list[str]:
 
 
 def _suggestion(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    # What they all begin with makes no two of them alike.
+    bare = {one.removeprefix(PREFIX): one for one in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), list(bare), 1)
+    return f"; did you mean {bare[close[0]]}?" if close else ""
 
 
 def _convert(raw: dict[str, Any]) -> Settings:
-    for name, value in raw.items():
+    for setting, name, value in _each(raw):
         try:
             msgspec.convert({name: value}, Settings, strict=False)
         except msgspec.ValidationError as error:
-            where = variable(name) if name not in FILE_ONLY else name
-            raise SettingsError(f"{where}: {str(error).replace(f'$.{name}', where)}") from error
+            raise SettingsError(_explained(setting, name, value, str(error))) from error
     return msgspec.convert(raw, Settings, strict=False)
+
+
+def _each(raw: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Each setting by the name that its owner knows, its field, and its value; of a table each entry by itself."""
+    for name, value in raw.items():
+        if name in FILE_ONLY and isinstance(value, dict):
+            yield from ((f"{name}.{entry}", name, {entry: inner}) for entry, inner in value.items())
+        else:
+            yield name if name in FILE_ONLY else variable(name), name, value
+
+
+def _explained(setting: str, name: str, value: Any, error: str) -> str:
+    """What is wrong with a setting: its name once, with the place within it, and what would be right."""
+    what, _, path = error.partition(" - at ")
+    where = path.strip("`").removeprefix(f"$.{name}").removeprefix("[...]")
+    offered = choices(Settings, name)
+    if offered:
+        return f"{setting} must be one of {', '.join(offered)}, not {shown(value)}"
+    return f"{setting}{where}: {plain(what)}"
 
 
 def _check(settings: Settings) -> None:
@@ -326,14 +347,16 @@ def _check(settings: Settings) -> None:
 def _check_url(name: str, value: str | None, schemes: tuple[str, ...]) -> None:
     if value is not None and _scheme(value) not in schemes:
         allowed = " or ".join(f"{scheme}:" for scheme in schemes)
-        raise SettingsError(f"{variable(name)} must be a URL that begins with {allowed}")
+        raise SettingsError(f"{variable(name)} must be a whole URL that begins with {allowed}")
 
 
 def _scheme(url: str) -> str | None:
     try:
-        return urlsplit(url).scheme
+        parts = urlsplit(url)
+        _ = parts.port  # which is only looked at, and found out of range, when it is asked for
     except ValueError:
         return None
+    return parts.scheme
 
 
 def model_card(provider: str, name: str, raw: dict[str, Any], like: ModelCard | None) -> ModelCard:

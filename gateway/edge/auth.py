@@ -14,6 +14,8 @@ from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
 from gateway.core.runtime import Runtime
 
+# For the reference: an address that anybody may call.
+NO_KEY: list[dict[str, list[str]]] = [{}]
 REFUSED = "The API key is missing or not valid. Send it as: Authorization: Bearer <key>."
 
 

@@ -11,10 +11,11 @@ from litestar.params import FromPath
 from gateway.core import assets
 from gateway.core.errors import GatewayError
 from gateway.core.runtime import Runtime
+from gateway.edge.auth import NO_KEY
 from gateway.web.serving import serve
 
 
-@get("/media/{name:str}")
+@get("/media/{name:str}", security=NO_KEY)
 async def follow_link(
     request: Request[Any, Any, Any], rt: NamedDependency[Runtime], name: FromPath[str]
 ) -> Response[Any]:

@@ -12,19 +12,20 @@ from litestar.di import NamedDependency
 
 from gateway.core.ports import QueueError
 from gateway.core.runtime import Runtime
+from gateway.edge.auth import NO_KEY
 from storage.database import DatabaseUnavailable
 from storage.objects import ObjectError
 
 SECONDS = 3
 
 
-@get(["/health", "/health/live", "/health/startup"])
+@get(["/health", "/health/live", "/health/startup"], security=NO_KEY)
 async def live() -> dict[str, str]:
     """The process answers. Asks nothing else."""
     return {"status": "ok"}
 
 
-@get(["/health/ready", "/readyz"])
+@get(["/health/ready", "/readyz"], security=NO_KEY)
 async def ready(rt: NamedDependency[Runtime]) -> Response[dict[str, Any]]:
     """Whether requests can be served. The queue is told of, but does not count: tasks are accepted without it."""
     database, storage, queue = await asyncio.gather(
@@ -35,7 +36,7 @@ async def ready(rt: NamedDependency[Runtime]) -> Response[dict[str, Any]]:
     return Response(body, status_code=200 if serving else 503)
 
 
-@get("/v1/metadata")
+@get("/v1/metadata", security=NO_KEY)
 async def metadata() -> dict[str, str]:
     """What this is."""
     return {"name": "heliograph", "version": version("heliograph")}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference, RequestBody
 
-from gateway.core.errors import GatewayError, allowed, invalid, shown
+from gateway.core.errors import GatewayError, allowed, choices, invalid, plain, shown
 
 T = TypeVar("T", bound=msgspec.Struct)
 JSON = re.compile(r"^application/(json|[\w.-]+\+json)\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?$", re.IGNORECASE)
@@ -44,7 +44,7 @@ def parse(body: bytes, shape: type[T]) -> tuple[T, dict[str, Any]]:
     try:
         raw = msgspec.json.decode(body) if body else {}
     except UNREADABLE as error:
-        raise GatewayError("invalid_json", "The body is not valid JSON in UTF-8, or is nested too deep.") from error
+        raise GatewayError("invalid_json", f"The body is not JSON: {_unreadable(error)}.") from error
     if not isinstance(raw, dict):
         raise GatewayError("invalid_json", "The body must be a JSON object.")
     _refuse_depth(raw)
@@ -56,6 +56,15 @@ def parse(body: bytes, shape: type[T]) -> tuple[T, dict[str, Any]]:
         return msgspec.convert(known, shape), {name: value for name, value in raw.items() if name not in names}
     except msgspec.ValidationError as error:
         raise explained(error, shape, known) from error
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not in UTF-8"
+    reason = str(error).removeprefix("JSON is malformed: ")
+    return "it ends too early" if "truncated" in reason else reason
 
 
 @cache
@@ -72,14 +81,8 @@ def explained(error: msgspec.ValidationError, shape: type[msgspec.Struct], given
         return GatewayError("missing_parameter", f"{missing['name']} is required.", param=missing["name"])
     param = re.split(r"[.\[]", path)[0] or "body"
     if what.startswith("Invalid enum value"):
-        return allowed(param, given.get(param), _choices(shape, param))
-    return invalid(param, f"{path or 'The body'}: {what[:1].lower()}{what[1:].replace('`', '')}.")
-
-
-def _choices(shape: type[msgspec.Struct], name: str) -> list[Any]:
-    """The values of a field that is a Literal, or may be one."""
-    hint = get_type_hints(shape).get(name)
-    return [value for one in (hint, *get_args(hint)) if get_origin(one) is Literal for value in get_args(one)]
+        return allowed(param, given.get(param), choices(shape, param))
+    return invalid(param, f"{path or 'The body'}: {plain(what)}.")
 
 
 def _refuse_depth(body: dict[str, Any]) -> None:

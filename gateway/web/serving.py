@@ -49,7 +49,8 @@ def _headers(asset: AssetRecord, etag: str) -> dict[str, str]:
     return {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, max-age=31536000, immutable",
+        # No longer than an hour, for an asset may be deleted; asking again costs no bytes, by its ETag.
+        "Cache-Control": "private, max-age=3600",
         "Content-Disposition": f'inline; filename="{asset.name}"',
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,3 +118,15 @@ def test_a_setting_that_makes_no_sense_refuses_to_start(
         made.command("up")
     assert named in str(refusal.value)
     assert "Traceback" not in str(refusal.value)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_begun(tmp_path: Path, vendor: Vendor) -> None:
+    """One line names the settings to change, and the start has left nothing behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        made = Embedded(tmp_path, vendor, {})
+        made.environ["HELIOGRAPH_PORT"] = str(taken.getsockname()[1])
+        with pytest.raises(AssertionError) as refusal:
+            made.command("up")
+    assert "HELIOGRAPH_PORT" in str(refusal.value)
+    assert "Traceback" not in str(refusal.value)
+    assert not list(tmp_path.rglob("*.db"))

@@ -28,6 +28,7 @@ def test_a_secret_is_made_once(tmp_path: Path) -> None:
     assert len(first.secret) >= 32
     assert with_secret(settings) == first
     assert with_secret(Settings(data_dir=str(tmp_path / "c"))).secret != first.secret
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:

@@ -97,24 +97,25 @@ def test_an_unknown_name_in_the_file_is_refused(from_file: Any) -> None:
         from_file("prot = 1")
     with pytest.raises(SettingsError, match="environ is not a setting"):
         from_file("environ = {}")
-    with pytest.raises(SettingsError, match=r"providers.*unknown field `vendr`"):
+    with pytest.raises(SettingsError, match=r"^providers\.\w+: .*unknown field vendr$"):
         from_file('[providers.second]\nvendr = "openai"')
-    with pytest.raises(SettingsError, match=r"models.*missing required field `model`"):
+    with pytest.raises(SettingsError, match=r"^models\.x\.routes.*missing required field model$"):
         from_file('[models.x]\nroutes = [{provider = "demo"}]')
     with pytest.raises(SettingsError, match="aliases"):
         from_file('[aliases.x]\nmodl = "demo"')
 
 
 BAD = [
-    ("PORT", "eighty", "int"),
+    ("PORT", "eighty", "an integer, got a string"),
     ("PORT", "65536", "<= 65535"),
     ("PORT", "-1", ">= 0"),
     ("LEASE_SECONDS", "0.5", ">= 1"),
     ("SYNC_SECONDS", "nan", ">= 1"),
     ("SYNC_SECONDS", "inf", "<= 3600"),
     ("SWEEP_SECONDS", "0", "> 0"),
-    ("LOG_LEVEL", "loud", "loud"),
-    ("MEDIA_LINKS", "none", "none"),
+    ("LOG_LEVEL", "loud", "one of debug, info, warning, error, not 'loud'"),
+    ("MEDIA_LINKS", "none", "one of gateway, presigned, public, not 'none'"),
+    ("DATABASE_URL", "postgresql://db:99999/x", "whole URL"),
     ("KEY_PREFIX", "sk live", "regex"),
     ("KEY_PREFIX", "x" * 17, "regex"),
     ("SECRET", "short", "32 characters"),

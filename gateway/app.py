@@ -12,6 +12,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
+from gateway.core.clock import Clock, keep_time
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
 from gateway.core.ports import Queue
@@ -24,6 +25,7 @@ from gateway.edge.auth import provide_caller, provide_runtime, require_admin
 from gateway.edge.guard import Guard
 from gateway.web.body import schemas
 from gateway.web.query import refuse_repeats
+from storage.database import DatabaseUnavailable
 from workers.celery_queue import CeleryQueue
 from workers.embedded import EmbeddedQueue
 
@@ -64,7 +66,11 @@ def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, s
         request_max_body_size=None,
         logging_config=None,
     )  # fmt: skip
-    return Guard(app, errors.parts, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
+
+    def release() -> None:
+        app.state.runtime.waiter.release(settings.drain_seconds / 2)
+
+    return Guard(app, errors.parts, release, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
 
 
 @asynccontextmanager
@@ -72,17 +78,21 @@ async def running(
     settings: Settings, make_queue: Callable[[Executor], Queue], *, sweeps: bool
 ) -> AsyncIterator[Runtime]:
     """An open runtime that handles messages, and with `sweeps` looks for due rows; closed at the end of the block."""
-    rt = open_runtime(settings, make_queue)
+    clock = Clock()
+    rt = open_runtime(settings, make_queue, clock.now)
     rt.executor.handlers = handlers(rt)
-    sweeping = asyncio.create_task(sweep_for_ever(rt)) if sweeps else None
+    with suppress(DatabaseUnavailable):
+        await clock.set(rt.db)
+    beside = [asyncio.create_task(keep_time(clock, rt.db))]
+    if sweeps:
+        beside.append(asyncio.create_task(sweep_for_ever(rt)))
     try:
         yield rt
     finally:
-        if sweeping is not None:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
-        await rt.close()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
+        await rt.close(settings.drain_seconds / 2)
 
 
 def _openapi() -> OpenAPIConfig:

@@ -66,7 +66,11 @@ async def _broker(settings: Settings) -> Finding:
     try:
         await queue.check()
     except QueueError as error:
-        return Finding("broker", False, f"{error}. Check {variable('broker_url')}; tasks wait for the sweep meanwhile.")
+        return Finding(
+            "broker",
+            False,
+            f"{str(error).rstrip('.')}. Check {variable('broker_url')}; tasks wait for the sweep meanwhile.",
+        )
     finally:
         await queue.close()
     return Finding("broker", True, "RabbitMQ answers and has our queue.")
@@ -105,7 +109,7 @@ async def _provider(name: str, provider: Provider) -> Finding:
         return Finding(part, False, f"It does not accept the credential: check {variables}.")
     except (ProviderError, TimeoutError) as error:
         detail = getattr(error, "message", None) or "no answer in time"
-        return Finding(part, False, f"{detail} Check its base_url, and the network.")
+        return Finding(part, False, f"{detail.rstrip('.')}. Check its base_url, and the network.")
     return Finding(part, True, f"{provider.card.title} answers.")
 
 

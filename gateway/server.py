@@ -20,6 +20,7 @@ from gateway.edge.connection import Connection
 
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
+ANSWER_SECONDS = 3
 
 
 class Announcing(uvicorn.Server):
@@ -92,5 +93,6 @@ def _options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         # Longer than the idle time of common load balancers: the side that keeps the connection must close it first.
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": max(int(settings.drain_seconds / 2), 1),
+        # Beyond the time after which waiting requests are let go, so that they can still say so.
+        "timeout_graceful_shutdown": int(settings.drain_seconds / 2) + ANSWER_SECONDS,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -94,6 +95,14 @@ class Database:
         """Raises DatabaseUnavailable when a trivial query is not answered."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def time(self) -> dt.datetime:
+        """What time it is for the database, with its zone; SQLite has no other clock than ours."""
+        if self.sqlite:
+            return dt.datetime.now(dt.UTC)
+        async with self.read() as connection:
+            found: dt.datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return found.astimezone(dt.UTC)
 
     async def close(self) -> None:
         """Closes all connections."""

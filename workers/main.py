@@ -6,7 +6,10 @@ import asyncio
 import logging
 
 from celery import Celery
+from celery.exceptions import Reject
+from celery.signals import worker_shutting_down
 
+from gateway.core.clock import Clock, keep_time
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
 from gateway.core.ports import Message
@@ -24,13 +27,19 @@ THREADS = 4
 def run(settings: Settings) -> None:
     """Works until told to stop (SIGTERM, SIGINT); then finishes what it has begun, as far as the settings let it."""
     thread = LoopThread()
-    rt, sweeping = thread.run(_open(settings))
+    rt, beside = thread.run(_open(settings))
+
+    def stop(**_: object) -> None:
+        thread.loop.call_soon_threadsafe(rt.executor.stop)
+
+    # Celery waits for what it has begun, and while it waits the sweep would begin more.
+    worker_shutting_down.connect(stop)
     try:
         app = worker_app(settings.broker_url or "", thread, rt.executor)
         app.Worker(pool="threads", concurrency=THREADS, loglevel=settings.log_level.upper(), without_gossip=True,
                    without_mingle=True, quiet=True).start()  # fmt: skip
     finally:
-        thread.run(_close(rt, sweeping))
+        thread.run(_close(rt, beside))
         thread.stop()
 
 
@@ -44,18 +53,22 @@ def worker_app(broker_url: str, thread: LoopThread, executor: Executor) -> Celer
 
     @app.task(name=HANDLER)
     def handle(kind: str, id: str, version: int) -> None:
-        thread.run(executor.submit(Message(kind, id, version)))
+        if not thread.run(executor.submit(Message(kind, id, version))):
+            raise Reject("this worker is stopping", requeue=True)
 
     return app
 
 
-async def _open(settings: Settings) -> tuple[Runtime, asyncio.Task[None]]:
-    rt = open_runtime(settings, lambda _: CeleryQueue(settings.broker_url or ""))
+async def _open(settings: Settings) -> tuple[Runtime, list[asyncio.Task[None]]]:
+    clock = Clock()
+    rt = open_runtime(settings, lambda _: CeleryQueue(settings.broker_url or ""), clock.now)
     rt.executor.handlers = handlers(rt)
-    await rt.db.check()
-    return rt, asyncio.create_task(sweep_for_ever(rt))
+    await clock.set(rt.db)
+    return rt, [asyncio.create_task(keep_time(clock, rt.db)), asyncio.create_task(sweep_for_ever(rt))]
 
 
-async def _close(rt: Runtime, sweeping: asyncio.Task[None]) -> None:
-    sweeping.cancel()
-    await rt.close()
+async def _close(rt: Runtime, beside: list[asyncio.Task[None]]) -> None:
+    for task in beside:
+        task.cancel()
+    await asyncio.wait(beside)
+    await rt.close(rt.settings.drain_seconds)

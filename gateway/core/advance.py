@@ -22,6 +22,7 @@ from gateway.core import turns
 from gateway.core.admission import admit
 from gateway.core.assets import Landed
 from gateway.core.catalog import Route
+from gateway.core.cleaning import cleaned
 from gateway.core.errors import GatewayError
 from gateway.core.failures import CODES, ELSEWHERE, NEUTRAL, NOT_NOW, UNKNOWN, failed
 from gateway.core.lifecycle import State
@@ -57,10 +58,13 @@ async def advance(rt: Runtime, message: Message) -> None:
 
 async def go_on(rt: Runtime, turn: Turn) -> None:
     """Does what is due in a turn that was taken."""
+    work = Work(rt, turn)
     try:
-        await _step(Work(rt, turn))
+        await _step(work)
     except TurnLost:
-        log.info("%s went on elsewhere", turn.id)
+        # An order that was under way may have brought something, which nobody will see now.
+        paid = work.state in (State.SUBMITTING, State.STORING)
+        log.log(logging.WARNING if paid else logging.INFO, "%s went on elsewhere, in %s", turn.id, work.state)
 
 
 async def _step(work: Work) -> None:
@@ -230,6 +234,7 @@ async def _stop(work: Work, provider: Provider, number: int, job: str) -> None:
 
 
 async def _answered(work: Work, number: int, provider: Provider, model: str, answer: Pending | Done) -> None:
+    answer = cleaned(answer)
     if isinstance(answer, Pending):
         due_at = work.rt.now() + dt.timedelta(seconds=answer.poll_after)
         return await work.wait(number, answer.job, due_at, answer.progress)

@@ -63,8 +63,8 @@ CODES: dict[str, Code] = {
 class GatewayError(Exception):
     """A request or a task failed in a way that the caller may know about.
 
-    `message` is for the caller; private detail goes to the log. `param` names the field that was wrong. `accepted`
-    says that a task exists: a client that sends the request again would make a second one.
+    `message` is for the caller; private detail goes to the log. `param` names the field that was wrong. `task_id`
+    says that a task exists, or may: a client that sends the request again would make a second one.
     """
 
     def __init__(

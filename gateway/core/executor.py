@@ -21,13 +21,23 @@ class Executor:
         self.free = limit
         self._slots = asyncio.Semaphore(limit)
         self._running: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self.stopping = False
 
-    async def submit(self, message: Message) -> None:
-        """Starts the handler as soon as there is a slot, and returns when it has started."""
+    async def submit(self, message: Message) -> bool:
+        """Starts the handler as soon as there is a slot, and returns when it has; False: nothing starts."""
         await self._slots.acquire()
+        if self.stopping:
+            self._slots.release()
+            return False
         self.free -= 1
         self.start(message).add_done_callback(self._release)
+        return True
+
+    def stop(self) -> None:
+        """Starts nothing more. Whoever waits for a slot is sent away, each by the one before."""
+        if not self.stopping:
+            self.stopping = True
+            self._slots.release()
 
     def start(self, message: Message) -> asyncio.Task[None]:
         """Starts the handler at once: for a caller who is bounded in another way, such as a waiting request."""
@@ -42,7 +52,7 @@ class Executor:
 
     async def drain(self, seconds: float) -> None:
         """Starts nothing more, waits so long for what runs, then abandons the rest to the sweep of another process."""
-        self._stopping = True
+        self.stop()
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=seconds)
             for task in late:
@@ -58,7 +68,7 @@ class Executor:
         handler = self.handlers.get(message.kind)
         if handler is None:
             log.error("there is no handler for messages of kind %r", message.kind)
-        elif not self._stopping:
+        elif not self.stopping:
             await handler(message)
 
     async def _logged(self, work: Coroutine[Any, Any, None], name: str) -> None:

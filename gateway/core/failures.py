@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gateway.core.cleaning import text
 from gateway.core.work import Work
 from providers.contract import (
     BadCredential,
@@ -36,7 +39,8 @@ CODES: dict[type[ProviderError], str] = {
 UNKNOWN = "The provider may have accepted the request, but the answer did not arrive. It is not sent again."
 
 
-async def failed(work: Work, number: int, error: ProviderError) -> None:
-    """Ends the task with the code that stands for the provider's error."""
+async def failed(work: Work, number: int, error: ProviderError, **values: Any) -> None:
+    """Ends the task with the code that stands for the provider's error; `values` are further ones of the attempt."""
     kind = next((kind for kind in CODES if isinstance(error, kind)), Broken)
-    await work.fail(CODES[kind], error.message, param=error.param, number=number, outcome=kind.__name__)
+    message = text(error.message)
+    await work.fail(CODES[kind], message, param=error.param, number=number, outcome=kind.__name__, **values)

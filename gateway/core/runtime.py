@@ -52,9 +52,9 @@ class Runtime:
     now: Callable[[], dt.datetime] = utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def close(self) -> None:
-        """Ends what runs, then lets everything go in the opposite order of need."""
-        await self.executor.drain(self.settings.drain_seconds / 2)
+    async def close(self, drain_seconds: float) -> None:
+        """Waits so long for what runs, then lets everything go in the opposite order of need."""
+        await self.executor.drain(drain_seconds)
         await self.waiter.close()
         await self.queue.close()
         await self.outbound.close()

@@ -162,10 +162,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=600,
-            description="How long a process that is told to stop waits for what it has begun: half of it for open "
-            "requests, half for tasks.",
+            description="How long a process that is told to stop waits for what it has begun: a worker for its tasks, "
+            "a web process half of it for open requests and half for tasks. An order that is broken off ends as "
+            "`outcome_unknown`, so let it be longer than your providers take.",
         ),
-    ] = 25.0
+    ] = 120.0
     max_body_bytes: Annotated[
         int, Meta(ge=1024, description="Largest request body that is read; more answers 413.")
     ] = 4_194_304

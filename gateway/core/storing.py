@@ -66,8 +66,12 @@ async def finish(
     if any(one.url for one in landed) and work.seconds_left > 0:
         return await work.store(number, landed, due_at=work.later())
     good = [one for one in landed if one.key]
+    for one in landed:
+        if not one.key:
+            log.warning("%s: output %s of attempt %s is not kept: %s", work.id, one.position, number, one.flaw)
     if not good:
-        return await failed(work, number, Broken("The provider's result could not be fetched, or is no image."))
+        error = Broken("The provider's result could not be fetched, or is no image.")
+        return await failed(work, number, error, cost=cost, outputs=msgspec.to_builtins(landed))
     await work.complete(
         number, good, charged=_charge(work, place, cost, len(good)), adjusted=_deviations(work, good),
         usage=usage, cost=cost, outputs=msgspec.to_builtins(landed),

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import events, ids
@@ -25,6 +26,7 @@ from gateway.core.runtime import Runtime
 from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
 from gateway.core.turns import Turn
 from providers.contract import Generation
+from storage.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 # How long a cancel waits for the vendor's word before it answers that the wish is noted.
@@ -113,12 +115,44 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
         "deadline_at": now + dt.timedelta(seconds=rt.settings.task_seconds),
         "quoted": quote(admitted.generation, route.card, route.price),
     }  # fmt: skip
-    async with rt.db.write() as connection:
-        await connection.execute(insert(TASKS), row)
-        await events.record(connection, row["id"], 1, f"{row['kind']}.{row['operation']}.queued", now, {})
+    await _accept(rt, row)
     _start(rt, row, here=here)
     record: dict[str, Any] = {name: row.get(name) for name in TASK_FIELDS}
     return TaskRecord(**record)
+
+
+async def _accept(rt: Runtime, row: dict[str, Any]) -> None:
+    """Makes the row and its first event. Raises DatabaseUnavailable when there surely is no task.
+
+    A commit whose answer is lost may stand, and the client must not be told to send its request again: the same row
+    is made once more, which waits for what is still under way, and finds it.
+    """
+    committing = False
+    try:
+        async with rt.db.write() as connection:
+            await _insert(connection, row)
+            committing = True
+    except DatabaseUnavailable:
+        if not committing:
+            raise
+        await _accept_again(rt, row)
+
+
+async def _accept_again(rt: Runtime, row: dict[str, Any]) -> None:
+    try:
+        async with rt.db.write() as connection:
+            await _insert(connection, row)
+    except IntegrityError:
+        return
+    except DatabaseUnavailable as error:
+        message = f"The database does not answer. GET /v1/tasks/{row['id']} will tell whether the task was accepted."
+        raise GatewayError("database_unavailable", message, task_id=row["id"]) from error
+
+
+async def _insert(connection: AsyncConnection, row: dict[str, Any]) -> None:
+    await connection.execute(insert(TASKS), row)
+    type = f"{row['kind']}.{row['operation']}.queued"
+    await events.record(connection, row["id"], 1, type, row["created_at"], {})
 
 
 def _start(rt: Runtime, row: dict[str, Any], *, here: bool) -> None:

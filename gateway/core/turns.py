@@ -24,6 +24,8 @@ from storage.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 MAX_BACKOFF = 6
+# Seconds after which a renewal that failed is tried again.
+SOON = 1.0
 
 
 class TurnLost(Exception):
@@ -79,15 +81,17 @@ class Turn:
             raise TurnLost(self.id)
 
     async def _renew_until(self, ended: asyncio.Event) -> None:
+        usual = pause = self.lease.total_seconds() / 3
         with suppress(TurnLost):
             while not ended.is_set():
                 try:
-                    async with asyncio.timeout(self.lease.total_seconds() / 3):
+                    async with asyncio.timeout(pause):
                         await ended.wait()
                 except TimeoutError:
-                    await self._try_to_renew()
+                    # The others wait for a lease after trouble with the database: within it we must have spoken.
+                    pause = usual if await self._try_to_renew() else min(SOON, usual)
 
-    async def _try_to_renew(self) -> None:
+    async def _try_to_renew(self) -> bool:
         """Renews, or leaves it: what the long call brings home must not be lost to trouble with the database."""
         try:
             await self.renew()
@@ -97,6 +101,9 @@ class Turn:
             log.warning("%s was not renewed: the database does not answer", self.id)
         except Exception:
             log.exception("%s was not renewed", self.id)
+        else:
+            return True
+        return False
 
 
 async def take(

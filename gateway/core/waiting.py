@@ -27,9 +27,12 @@ class Waiter:
         self._awaited: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._loop: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._released = False
 
     async def final(self, task_id: str, seconds: float) -> bool:
         """Waits until the task is final, at most so long; False when the time was over first."""
+        if self._released:
+            return False
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited[task_id].add(future)
         if self._loop is None or self._loop.done():
@@ -40,7 +43,16 @@ class Waiter:
             return False
         finally:
             self._forget(task_id, future)
-        return True
+        return not self._released
+
+    def release(self, seconds: float) -> None:
+        """Lets everybody who waits then go on in so many seconds, so that a process which stops owes no answers."""
+        asyncio.get_running_loop().call_later(seconds, self._release)
+
+    def _release(self) -> None:
+        self._released = True
+        for task_id in list(self._awaited):
+            self.tell(task_id)
 
     def tell(self, task_id: str) -> None:
         """Says that the task has come to its end: whoever waits for it goes on at once."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property, wraps
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
 from sqlalchemy import RowMapping, bindparam, insert, select, update
@@ -18,7 +18,7 @@ from gateway.core.assets import Landed
 from gateway.core.lifecycle import FINAL, State, check
 from gateway.core.runtime import Runtime
 from gateway.core.tables import ASSETS, ATTEMPTS, TASKS
-from gateway.core.turns import Turn
+from gateway.core.turns import Turn, TurnLost
 from providers.contract import Generation, Progress
 from storage.database import DatabaseUnavailable
 
@@ -29,16 +29,17 @@ GRACE = 600
 
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def insisting(method: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Coroutine[Any, Any, None]]:
+def insisting(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Repeats a transaction while the database does not answer: what it records is paid for, and is nowhere else.
 
     A commit whose answer was lost is found done: the row's version is not ours any more, which is TurnLost.
     """
 
     @wraps(method)
-    async def insist(*args: P.args, **kwargs: P.kwargs) -> None:
+    async def insist(*args: P.args, **kwargs: P.kwargs) -> T:
         work = cast("Work", args[0])
         while True:
             try:
@@ -81,14 +82,25 @@ class Work:
         waited = (self.rt.now() - self.task["created_at"]).total_seconds()
         return self.rt.now() + dt.timedelta(seconds=min(max(waited / 4, SHORTEST), LONGEST))
 
+    @insisting
     async def attempts(self) -> list[RowMapping]:
         """The attempts so far, in order."""
         statement = select(ATTEMPTS).where(ATTEMPTS.c.task_id == self.id).order_by(ATTEMPTS.c.number)
         async with self.rt.db.read() as connection:
             return list((await connection.execute(statement)).mappings())
 
+    @insisting
     async def begin(self, number: int, provider: str, model: str) -> None:
         """Records the intention to send the task to a provider, before anything is sent."""
+        try:
+            await self._begin(number, provider, model)
+        except TurnLost:
+            # Perhaps it was we who moved the row: a commit stands whose answer was lost.
+            if not await self._begun():
+                raise
+        self.started = True
+
+    async def _begin(self, number: int, provider: str, model: str) -> None:
         now = self.rt.now()
         async with self._transaction() as connection:
             values = {} if self.started else {"started_at": now}
@@ -96,7 +108,16 @@ class Work:
             await self._move(connection, State.SUBMITTING, event, provider=provider, **values)
             attempt = {"task_id": self.id, "number": number, "provider": provider, "model": model}
             await connection.execute(insert(ATTEMPTS), attempt | {"started_at": now, "outputs": []})
-        self.started = True
+
+    async def _begun(self) -> bool:
+        """Takes over a commit of `begin` that stands. Only ours raises the version by one and the state as well."""
+        stands = select(TASKS.c.state, TASKS.c.version, TASKS.c.sequence).where(TASKS.c.id == self.id)
+        async with self.rt.db.read() as connection:
+            state, version, sequence = (await connection.execute(stands)).one()
+        if (State(state), version) != (State.SUBMITTING, self.turn.version + 1):
+            return False
+        self.state, self.turn.version, self.sequence = State(state), version, sequence
+        return True
 
     @insisting
     async def wait(self, number: int, job: str, due_at: dt.datetime, fraction: float | None) -> None:
@@ -176,9 +197,19 @@ class Work:
 
     @insisting
     async def fail(
-        self, code: str, message: str, *, param: str | None = None, number: int | None = None, outcome: str = "broken"
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        number: int | None = None,
+        outcome: str = "broken",
+        **values: Any,
     ) -> None:
-        """Ends the task badly, with what the caller may know of it. An earlier wish to cancel wins."""
+        """Ends the task badly, with what the caller may know of it; `values` are further ones of the attempt.
+
+        An earlier wish to cancel wins.
+        """
         now = self.rt.now()
         async with self._transaction() as connection:
             if await self._cancel_asked(connection):
@@ -188,9 +219,8 @@ class Work:
                     connection, State.FAILED, "failed", error_code=code, error_message=message, error_param=param
                 )
             if number is not None:
-                await _close(
-                    connection, self.id, number, outcome=outcome, error_code=code, error_message=message, ended_at=now
-                )
+                ending = {"outcome": outcome, "error_code": code, "error_message": message, "ended_at": now}
+                await _close(connection, self.id, number, **ending, **values)
         log.info("%s ended %s: %s", self.id, self.state, code)
         self.rt.waiter.tell(self.id)
 

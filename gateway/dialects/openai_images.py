@@ -121,7 +121,7 @@ async def _generate(
         return Response(accepted_body(rt, task, base), status_code=202, headers=headers)
     raise GatewayError(
         "timeout",
-        f"The picture is not ready after {rt.settings.sync_seconds:g} seconds. The work goes on: "
+        f"The picture is not ready yet, and this request waits no longer. The work goes on: "
         f"GET /v1/tasks/{task.id} has the result when it is done.",
         task_id=task.id,
         headers=task_headers(task),

@@ -15,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.core.errors import GatewayError
-from gateway.edge.guard import LONGEST_TARGET, Refuse, new_request_id
+from gateway.edge.guard import LONGEST_TARGET, RELEASE, Refuse, new_request_id
 
 log = logging.getLogger(__name__)
 # More than the guard allows, so that it is the guard that answers a head which has come whole.
@@ -45,6 +45,13 @@ class Connection(HttpToolsProtocol):
         """Nothing is awaited any more."""
         self._stop_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server begins to stop: whoever only waits for a task is answered in time."""
+        release = self.app_state.get(RELEASE)
+        if release is not None:
+            release()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, counts what came of an unfinished head, and times whatever begins after a reply."""

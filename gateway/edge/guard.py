@@ -25,21 +25,31 @@ HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(:(?P<port>\d{1,5
 LAST_PORT = 65_535
 MOST_HEADERS, MOST_HEADER_BYTES, LONGEST_TARGET = 100, 32_768, 8_192
 
+# The member of the server's state that lets waiting requests go.
+RELEASE = "release"
+
 Refuse = Callable[[GatewayError], tuple[int, list[tuple[bytes, bytes]], bytes]]
 
 
 class Guard:
-    """An ASGI layer around the application. `refuse` renders an error as status, headers and body."""
+    """An ASGI layer around the application. `refuse` renders an error as status, headers and body.
 
-    def __init__(self, app: ASGIApp, refuse: Refuse, *, max_body_bytes: int, body_seconds: float) -> None:
+    `release` is left where a connection finds it, to be called when the server begins to stop.
+    """
+
+    def __init__(
+        self, app: ASGIApp, refuse: Refuse, release: Callable[[], None], *, max_body_bytes: int, body_seconds: float
+    ) -> None:
         self.app = app
         self.refuse = refuse
+        self.release = release
         self.max_body_bytes = max_body_bytes
         self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is sound, and answers the rest itself: also what the application failed to answer."""
         if scope["type"] != ScopeType.HTTP:
+            scope.setdefault("state", {})[RELEASE] = self.release
             await self.app(scope, receive, send)
             return
         reply = _Reply(send, _request_id(scope))
@@ -49,6 +59,11 @@ class Guard:
         try:
             _check(scope, self.max_body_bytes)
             await self.app(_as_get(scope), body, reply)
+        except asyncio.CancelledError:
+            # The server does not wait for this request any more. Whether it has made a task is not known here.
+            if reply.status is None:
+                await self._answer(reply, GatewayError("internal_error", "The gateway was stopped."))
+            raise
         except Exception as error:
             if reply.status is not None:
                 raise

@@ -47,7 +47,7 @@ async def make_world(shelf: Shelf) -> AsyncIterator[Callable[..., World]]:
 
     yield make
     for world in made:
-        await world.rt.close()
+        await world.rt.close(1)
         shelf.free.append(world.db)
 
 

@@ -124,7 +124,7 @@ async def test_nothing_starts_while_it_stops() -> None:
     gate = Gate()
     executor = executor_with(gate, 2)
     await executor.drain(1)
-    await executor.submit(MESSAGE)
+    assert not await executor.submit(MESSAGE)
     executor.start(MESSAGE)
     await executor.drain(1)
     assert gate.begun == []
@@ -145,3 +145,17 @@ async def test_spawned_work_is_logged_and_waited_for(caplog: pytest.LogCaptureFi
     assert gate.ended == [MESSAGE]
     assert "ringing for task_7 failed" in caplog.text
     assert executor.free == 1
+
+
+async def test_who_waits_for_a_slot_is_sent_away_when_it_stops() -> None:
+    """What waits for room when a process is told to stop is not begun any more; what runs goes on to its end."""
+    gate = Gate()
+    executor = executor_with(gate, 1)
+    assert await executor.submit(MESSAGE)
+    waiting = [asyncio.create_task(executor.submit(MESSAGE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    executor.stop()
+    assert await asyncio.gather(*waiting) == [False] * 3
+    gate.opened.set()
+    await executor.drain(1)
+    assert (len(gate.begun), len(gate.ended)) == (1, 1)

@@ -23,7 +23,7 @@ async def test_it_is_opened_and_closed_without_a_connection(tmp_path: Path) -> N
     rt = opened(tmp_path, database_url="postgresql://nobody@127.0.0.1:1/nothing", allow_hosts=("10.0.0.0/8",))
     assert rt.now().tzinfo is not None
     assert rt.catalog.models
-    await rt.close()
+    await rt.close(1)
 
 
 async def test_it_is_closed_after_use(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ async def test_it_is_closed_after_use(tmp_path: Path) -> None:
     rt = opened(tmp_path)
     await rt.db.check()
     await rt.objects.put("media/one", b"bytes", "image/png")
-    await rt.close()
+    await rt.close(1)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ async def test_its_representation_holds_no_secret(tmp_path: Path) -> None:
     assert derived.digests != derived.links
     for hidden in (SECRET, "an-admin-key", "the-key-of", repr(derived.digests), repr(derived.links)):
         assert hidden not in repr(rt)
-    await rt.close()
+    await rt.close(1)

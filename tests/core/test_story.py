@@ -43,7 +43,7 @@ BOUGHT = ("done", "garbage", "pending", "unsure", "broken", "defect", "crash")
 # Those that leave a doubt come more often than others: they are where a second order could slip through.
 DOUBTS = ("unsure", "crash", "unavailable", "full") * 3
 ANSWERS = st.lists(st.sampled_from((*DOUBTS, *NOT_BOUGHT, *BOUGHT)), max_size=8)
-EVENTS = st.lists(st.sampled_from(["step"] * 6 + ["cancel", "double", "database", "late database"]), max_size=25)
+EVENTS = st.lists(st.sampled_from(["step"] * 6 + ["cancel", "double", "database", "commit", "answer"]), max_size=25)
 REPEATS, FINDS = {"idempotent_submit": True}, {"can_find": True}
 CARDS = st.sampled_from([REPEATS, FINDS, REPEATS, FINDS, {}, {"can_cancel": True}])
 
@@ -116,7 +116,7 @@ async def happen(world: World, task_id: str, event: str) -> None:
     elif event == "step":
         await step(world, task_id)
     else:
-        world.db.late = event == "late database"
+        world.db.when = {"database": "before", "commit": "commit", "answer": "after"}[event]
         world.db.away("write", 2)
 
 
@@ -160,7 +160,7 @@ async def test_the_promises_hold_in_every_story(
         assert seen[-1]["state"] == State.COMPLETED
     delivered = bool(await world.assets(task_id))
     assert delivered == (seen[-1]["charged"] is not None) == (seen[-1]["state"] == State.COMPLETED)
-    await world.rt.close()
+    await world.rt.close(1)
 
 
 def _check_rows(seen: list[RowMapping]) -> None:

@@ -128,3 +128,23 @@ async def test_a_full_sweep_is_followed_by_another_at_once(make_world: MakeWorld
     await world.rt.executor.submit(Message("task", "the last", 0))
     await asyncio.sleep(0)
     assert len(handled) == AT_ONCE + 6
+
+
+async def test_after_an_outage_holders_speak_first(make_world: MakeWorld) -> None:
+    """Once the database answers again, rows are left alone for a lease: who has a turn could not renew it before."""
+    world = make_world(ScriptedProvider())
+    world.db.away("write_one", 1)
+    world.db.away("read", 2)
+    first, second, lease = await sweeping(world, 3)
+    usual = world.rt.settings.sweep_seconds
+    assert (first, second) == (usual, usual)
+    assert lease >= world.rt.settings.lease_seconds * 0.75
+
+
+async def test_a_process_that_stops_takes_nothing_up(make_world: MakeWorld) -> None:
+    """What is due when a process was told to stop is left for others."""
+    world = make_world(ScriptedProvider())
+    await world.create()
+    world.clock.forward(100)
+    world.rt.executor.stop()
+    assert await sweep(world.rt) == 0

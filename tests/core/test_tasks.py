@@ -61,19 +61,45 @@ async def test_what_is_refused_leaves_nothing(make_world: MakeWorld) -> None:
     assert (await count(world), await count(world, EVENTS), world.bells.messages) == (0, 0, [])
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["at the beginning", "at the commit"])
-async def test_without_a_database_nothing_is_accepted(make_world: MakeWorld, late: bool) -> None:
-    """A database that fails, even at the commit, leaves no half of a task, and nobody is rung for."""
+async def test_without_a_database_nothing_is_accepted(make_world: MakeWorld) -> None:
+    """A database that does not answer leaves no half of a task, and nobody is rung for."""
     provider = ScriptedProvider()
     world = make_world(provider)
     for here in (True, False):
-        world.db.late = late
         world.db.away("write", 1)
         with pytest.raises(DatabaseUnavailable):
             await tasks.create(world.rt, CALLER, Wanted(generation()), here=here)
         await asyncio.sleep(0)
     assert (await count(world), await count(world, EVENTS), world.bells.messages) == (0, 0, [])
     assert provider.orders == []
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("when", ["commit", "after"])
+async def test_a_commit_whose_answer_is_lost_makes_one_task(make_world: MakeWorld, when: str, here: bool) -> None:
+    """Whether the commit stands or not, there is one task in the end, and the client need not send anything again."""
+    provider = ScriptedProvider(submit=[done()])
+    world = make_world(provider)
+    world.db.when = when
+    world.db.away("write", 1)
+    task = await tasks.create(world.rt, CALLER, Wanted(generation()), here=here)
+    assert await count(world) == 1
+    if not here:
+        await world.finish(task.id)
+    assert await world.rt.waiter.final(task.id, 5)
+    assert [number for number, _ in await world.events(task.id)] == [1, 2, 3]
+    assert len(provider.orders) == 1
+
+
+async def test_a_task_that_may_stand_is_not_asked_for_again(make_world: MakeWorld) -> None:
+    """While nobody can tell whether it was accepted, the error names the task and forbids sending it again."""
+    world = make_world(ScriptedProvider())
+    world.db.when = "commit"
+    world.db.away("write", 2)
+    with pytest.raises(GatewayError) as caught:
+        await tasks.create(world.rt, CALLER, Wanted(generation()), here=False)
+    assert (caught.value.code, caught.value.retryable) == ("database_unavailable", False)
+    assert caught.value.task_id is not None
 
 
 async def test_a_queue_that_takes_nothing_loses_no_task(

@@ -127,3 +127,14 @@ async def _settled(count: Callable[[], int]) -> bool:
         seen.append(count())
         await asyncio.sleep(0.001)
     return seen[-1] > 0
+
+
+async def test_a_process_that_stops_lets_everybody_go(make_world: MakeWorld) -> None:
+    """After a release nobody waits any more, neither those who did nor those who come later."""
+    world = make_world(ScriptedProvider())
+    task_id = await world.create()
+    waiting = [asyncio.create_task(world.rt.waiter.final(task_id, 60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    world.rt.waiter.release(0)
+    assert await asyncio.gather(*waiting) == [False] * 3
+    assert not await world.rt.waiter.final(task_id, 60)

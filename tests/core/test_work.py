@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from gateway.core.advance import advance
+from gateway.core import turns
+from gateway.core.advance import advance, go_on
 from gateway.core.lifecycle import State
 from gateway.core.ports import TASK, Message
+from gateway.core.tables import TASKS
+from gateway.core.turns import Turn
 from providers.contract import (
     Done,
     Order,
+    Output,
     Pending,
     Progress,
     Refused,
@@ -20,6 +24,7 @@ from providers.contract import (
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
 from tests.core.vendors import ScriptedProvider, done, png
+from tests.core.world import World
 
 
 async def test_progress_never_falls(make_world: MakeWorld) -> None:
@@ -64,7 +69,7 @@ async def test_a_report_that_cannot_be_written_disturbs_nothing(make_world: Make
     assert (await world.step(task_id))["state"] == State.COMPLETED
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["at the beginning", "at the commit"])
+@pytest.mark.parametrize("when", ["before", "commit"])
 @pytest.mark.parametrize(
     ("answer", "state"),
     [(Pending("job"), State.WAITING), (done(), State.COMPLETED), (Unavailable("away"), State.QUEUED),
@@ -72,12 +77,12 @@ async def test_a_report_that_cannot_be_written_disturbs_nothing(make_world: Make
     ids=["pending", "done", "unavailable", "refused"],
 )  # fmt: skip
 async def test_a_database_that_is_away_loses_no_answer(
-    make_world: MakeWorld, answer: Any, state: State, late: bool
+    make_world: MakeWorld, answer: Any, state: State, when: str
 ) -> None:
     """What the vendor answered is known to this process alone: it is written as soon as the database is back."""
 
     async def answers(_: Order) -> Any:
-        world.db.late = late
+        world.db.when = when
         world.db.away("write", 3)
         if isinstance(answer, Exception):
             raise answer
@@ -93,14 +98,61 @@ async def test_a_database_that_is_away_loses_no_answer(
 
 
 async def test_a_database_that_is_away_before_the_order_keeps_it_back(make_world: MakeWorld) -> None:
-    """An intention that could not be recorded is not acted upon: nothing was sent, and the next turn sends it."""
+    """Nothing is sent before the intention stands, however long that takes; then it is sent once."""
     provider = ScriptedProvider(submit=[done()])
     world = make_world(provider)
     task_id = await world.create()
-    world.db.away("write", 1)
-    with pytest.raises(Exception, match="away"):
-        await world.step(task_id)
-    assert ((await world.row(task_id))["state"], provider.orders) == (State.QUEUED, [])
+    world.db.away("write", 3)
+    assert (await world.step(task_id))["state"] == State.COMPLETED
+    assert (len(provider.orders), len(world.clock.slept)) == (1, 3)
+
+
+@pytest.mark.parametrize("answer", [done(), Pending("job"), Refused("no")], ids=["done", "pending", "refused"])
+async def test_a_commit_whose_answer_was_lost_stands(make_world: MakeWorld, answer: Any) -> None:
+    """The intention stands although nobody heard so: it is found, the order goes out once, and nothing is unknown."""
+    provider = ScriptedProvider(submit=[answer])
+    world = make_world(provider)
+    task_id = await world.create()
+    world.db.when = "after"
+    world.db.away("write", 2)
+    row = await world.step(task_id)
+    assert row["error_code"] != "outcome_unknown"
+    assert row["state"] in (State.COMPLETED, State.WAITING, State.FAILED)
+    assert len(provider.orders) == 1
+    assert [number for number, _ in await world.events(task_id)] == list(range(1, row["sequence"] + 1))
+
+
+async def test_our_own_trouble_is_no_poison(make_world: MakeWorld) -> None:
+    """A database that flaps after each take does not use up the turns of a task that a vendor works on."""
+    provider = ScriptedProvider(submit=[Pending("job")], poll=[Pending("job")] * 4 + [done()])
+    world = make_world(provider)
+    task_id = await world.create()
+    await world.step(task_id)
+    for _ in range(4):
+        turn = await _taken(world, task_id)
+        world.db.away("read", 1)
+        await go_on(world.rt, turn)
+    assert (await world.finish(task_id))["state"] == State.COMPLETED
+    assert len(provider.polled) == 5
+
+
+async def _taken(world: World, task_id: str) -> Turn:
+    row = await world.row(task_id)
+    world.clock.time = max(world.clock.time, row["due_at"])
+    (message,) = await turns.ring(world.db, TASKS, TASK, world.clock.now(), 15, 10)
+    turn = await turns.take(world.db, TASKS, message, world.clock.now, 15)
+    assert turn is not None
+    return turn
+
+
+async def test_what_a_vendor_says_is_made_fit_to_be_kept(make_world: MakeWorld) -> None:
+    """NUL, half characters and accounts that are no JSON would keep PostgreSQL from recording a paid result."""
+    strange = Done((Output(data=png(), revised_prompt="a\0b\ud800"),), usage={"note": "a\0b", "list": ["\0"], "n": 1})
+    world = make_world(ScriptedProvider(submit=[strange, Done((Output(data=png()),), usage={"big": 2**70})]))
+    task_id = await world.create()
+    assert (await world.step(task_id))["usage"] == {"note": "ab", "list": [""], "n": 1}
+    assert [one["revised_prompt"] for one in await world.assets(task_id)] == ["ab?"]
+    task_id = await world.create()
     assert (await world.step(task_id))["state"] == State.COMPLETED
 
 

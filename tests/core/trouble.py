@@ -18,7 +18,8 @@ from storage.objects import ObjectError, Stored
 class FlakyDatabase(Database):
     """A database that first raises the `troubles` of a verb, one for each use, and counts uses and those broken off.
 
-    With `late`, a transaction in trouble fails when it should be committed, else before it begins.
+    `when` says what a transaction in trouble comes to: it fails `before` it begins, or when it should be committed
+    (`commit`), or it stands, and only the answer is lost (`after`).
     """
 
     def __init__(self, url: str) -> None:
@@ -27,7 +28,7 @@ class FlakyDatabase(Database):
 
     def forget(self) -> None:
         """Begins anew: nothing was used, and nothing is in trouble."""
-        self.late = False
+        self.when = "before"
         self.used: Counter[str] = Counter()
         self.broken_off = 0
         self.begun = {verb: asyncio.Event() for verb in ("read", "write", "write_one")}
@@ -59,16 +60,18 @@ class FlakyDatabase(Database):
         self.used[verb] += 1
         self.begun[verb].set()
         trouble = self.troubles[verb].pop(0) if self.troubles[verb] else None
-        if trouble is not None and not self.late:
+        if trouble is not None and self.when == "before":
             raise trouble
         try:
             async with use as connection:
                 yield connection
-                if trouble is not None:
+                if trouble is not None and self.when == "commit":
                     raise trouble
         except asyncio.CancelledError:
             self.broken_off += 1
             raise
+        if trouble is not None:
+            raise trouble
 
 
 class FlakyStore(MemoryStore):

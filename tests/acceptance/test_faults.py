@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.acceptance.deployments import Deployment, Distributed, Embedded, Vendor
+from tests.acceptance.deployments import LEASE_SECONDS, Deployment, Distributed, Embedded, Vendor
 from tests.proxy import Proxy
 
 SETTLED_SECONDS = 40
@@ -159,3 +160,82 @@ def test_a_stopped_deployment_ends_in_peace(distributed: Distributed) -> None:
         distributed.start_worker()
         assert ended(client, task_id)["status"] == "completed"
     assert distributed.web.stop() == 0
+
+
+def test_an_outage_of_the_database_costs_no_paid_result(
+    tmp_path: Path, vendor: Vendor, services: Callable[[], dict[str, str]]
+) -> None:
+    """The line to PostgreSQL is cut for longer than a lease while the vendor works: its answer is kept, bought once."""
+    environ = services()
+    address = urlsplit(environ["HELIOGRAPH_DATABASE_URL"])
+    line = Proxy(address.hostname or "", address.port or 5432)
+    netloc = f"{address.username}@127.0.0.1:{line.port}"
+    made = Distributed(
+        tmp_path, vendor, environ | {"HELIOGRAPH_DATABASE_URL": address._replace(netloc=netloc).geturl()}
+    )
+    prompt = f"no database {time.time()}"
+    try:
+        made.start()
+        made.start_worker()
+        with made.client(made.new_key()) as client:
+            task_id = accept(client, "bytes:1", prompt)
+            until(20, lambda: vendor.accepted(prompt))
+            line.cut()
+            refused = client.post("/v1/images/generations", json={"model": "scripted-image", "prompt": "a"})
+            assert (refused.status_code, refused.headers["x-should-retry"]) == (503, "true")
+            time.sleep(2 * LEASE_SECONDS)  # an outage takes its time
+            line.mend()
+            until(20, lambda: client.get("/health/ready").status_code == 200)
+            assert ended(client, task_id)["status"] == "completed"
+    finally:
+        made.stop()
+        line.close()
+    assert len(vendor.accepted(prompt)) == 1
+
+
+def test_a_worker_that_is_stopped_begins_nothing_more(
+    tmp_path: Path, vendor: Vendor, services: Callable[[], dict[str, str]]
+) -> None:
+    """SIGTERM with a full worker and a long queue: what was ordered is finished, and nothing more is ordered."""
+    made = Distributed(tmp_path, vendor, services() | {"HELIOGRAPH_CONCURRENCY": "2", "HELIOGRAPH_DRAIN_SECONDS": "20"})
+    prompts = [f"stopping {number} {time.time()}" for number in range(8)]
+
+    def ordered() -> int:
+        return sum(len(vendor.accepted(prompt)) for prompt in prompts)
+
+    try:
+        made.start()
+        with made.client(made.new_key()) as client:
+            tasks = [accept(client, "bytes:2", prompt) for prompt in prompts]
+            until(20, lambda: ordered() == 2)
+            assert made.worker.stop() == 0
+            assert ordered() == 2
+            made.start_worker()
+            assert {ended(client, task_id)["status"] for task_id in tasks} == {"completed"}
+    finally:
+        made.stop()
+    assert ordered() == 8
+
+
+@pytest.mark.parametrize("kind", [Embedded, Distributed])
+def test_a_waiting_request_is_answered_when_its_process_is_stopped(
+    kind: type[Deployment], tmp_path: Path, vendor: Vendor, services: Callable[[], dict[str, str]]
+) -> None:
+    """SIGTERM while a client waits: it is told which task goes on, and no SDK sends the request again."""
+    environ = services() if kind is Distributed else {}
+    made = kind(tmp_path, vendor, environ | {"HELIOGRAPH_DRAIN_SECONDS": "4"})
+    prompt = f"stopped while waiting {time.time()}"
+    body = {"model": "scripted-image", "prompt": prompt, "script": "job:600"}
+    try:
+        made.start()
+        serving = made.processes[0]
+        with made.client(made.new_key()) as client, ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(client.post, "/v1/images/generations", json=body)
+            until(20, lambda: vendor.accepted(prompt))
+            assert serving.stop() == 0
+            reply = waiting.result(10)
+    finally:
+        made.stop()
+    assert (reply.status_code, reply.headers["x-should-retry"]) == (504, "false")
+    assert reply.json()["error"]["task_id"] == reply.headers["x-heliograph-task-id"]
+    assert len(vendor.accepted(prompt)) == 1

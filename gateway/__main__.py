@@ -131,7 +131,10 @@ def create(settings: Settings, name: str, days: int | None, text: str | None, qu
         return await keys.create(rt, name, expires_at=expires_at, text=text)
 
     issued = _with_runtime(with_secret(settings), issue)
-    click.echo(issued.text if quiet else f"{issued.id}  {issued.text}\nKeep it: it is not shown again.")
+    if text is not None:
+        click.echo(issued.text if quiet else f"{issued.id}  imported, ends …{issued.text[-4:]}")
+    else:
+        click.echo(issued.text if quiet else f"{issued.id}  {issued.text}\nKeep it: it is not shown again.")
 
 
 @keys_group.command(name="list")

@@ -28,7 +28,7 @@ class CardError(ValueError):
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One parameter of a model. `values` lists what is allowed, else `min` and `max` bound it (length for a string).
 
-    `sent_as` is the vendor's name for it when that is not ours.
+    `default` is what the vendor takes when it is left out. `sent_as` is the vendor's name for it when that is not ours.
     """
 
     type: Literal["string", "integer", "number", "boolean"]

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import Float
 
 from gateway.core.lifecycle import EDGES, FINAL, State
 from gateway.core.settings import HINTS, NAMES
+from gateway.core.tables import METADATA
 from providers.registry import Registry
 
 ROOT = Path(__file__).parent.parent
@@ -92,15 +94,23 @@ def test_functions_and_files_are_short() -> None:
 
 
 def test_no_float_is_made_where_money_is_counted() -> None:
-    """The pricing module never calls `float`, and no table has a column of that type for an amount."""
+    """No module that counts money calls `float`, and no table has a column of that type but for measures of media."""
     calls = {
         node.func.id
-        for path, tree in sources("gateway/core")
-        if path.endswith(("pricing.py", "ledger.py"))
+        for folder, name in (("gateway/core", "pricing.py"), ("providers", "card.py"))
+        for path, tree in sources(folder)
+        if path.endswith(name)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert "float" not in calls
+    floats = {
+        f"{table.name}.{column.name}"
+        for table in METADATA.tables.values()
+        for column in table.columns
+        if isinstance(column.type, Float)
+    }
+    assert floats == {"assets.seconds"}
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -44,8 +44,8 @@ _STATUS: Mapping[int, ErrorClass] = {
     403: "bad_credential",
     408: "unsure",
     429: "rate_limited",
-    503: "unavailable",
-    529: "unavailable",
+    # No 503: proxies answer it also for an order that they had passed on. Where it is the vendor's own, its card knows
+    # the code that comes with it.
 }
 _ERRORS: Mapping[ErrorClass, type[Refused | BadCredential | Unsure | Broken]] = {
     "refused": Refused,

@@ -104,8 +104,10 @@ def _charge(work: Work, place: tuple[str, str], cost: int | None, delivered: int
 
 
 def _deviations(work: Work, landed: list[Landed]) -> dict[str, Any]:
-    """What an alias changed already, and where the delivered size is not the one that was asked for."""
+    """What an alias changed already, and where number and size are not the ones that were asked for."""
     adjusted = dict(work.task["adjusted"])
+    if len(landed) != work.generation.n:
+        adjusted["delivered_n"] = [work.generation.n, len(landed)]
     delivered = {f"{one.width}x{one.height}" for one in landed}
     asked = work.generation.size
     if asked is not None and delivered != {asked}:

@@ -6,6 +6,7 @@ nothing here. The models answer in base64; other upstreams may answer with addre
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,20 +21,15 @@ if TYPE_CHECKING:
     from providers.http import Http
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """One entry of `data`; the base64 text becomes bytes as it is read."""
-
-    b64_json: bytes | None = None
-    url: str | None = None
-    revised_prompt: str | None = None
-
-
 class Answer(msgspec.Struct, frozen=True):
-    """What the Images API answers; an upstream may leave out all but `data`."""
+    """What the Images API answers. The pictures are paid for: only they are needed, whatever else an upstream says.
 
-    data: list[Picture]
-    output_format: str | None = None
-    usage: dict[str, Any] | None = None
+    An entry of `data` has `b64_json` or `url`, and perhaps `revised_prompt`.
+    """
+
+    data: list[Any]
+    output_format: Any = None
+    usage: Any = None
 
 
 class OpenAI(Provider):
@@ -44,7 +40,7 @@ class OpenAI(Provider):
         self._client = _client(http)
 
     async def submit(self, order: Order) -> Done:
-        """Sends the order and decodes the pictures; Broken when fewer come back than were ordered."""
+        """Sends the order and decodes the pictures, fewer than were ordered too; Broken when there is none."""
         async with self.http.guard(paid=True):
             raw = await self._client.images.with_raw_response.generate(
                 prompt=order.generation.prompt,
@@ -52,13 +48,13 @@ class OpenAI(Provider):
                 extra_body=self._members(order),
             )
         answer = self.http.decode(raw.content, Answer)
-        if len(answer.data) < order.generation.n:
-            raise Broken(f"{self.card.title} made {len(answer.data)} pictures instead of {order.generation.n}")
-        return Done(
-            tuple(self._output(picture, answer.output_format) for picture in answer.data),
-            cost=self._cost(order.model, answer.usage),
-            usage=answer.usage,
-        )
+        outputs = tuple(output for one in answer.data if (output := _output(one, answer.output_format)) is not None)
+        if not outputs:
+            raise Broken(f"{self.card.title} answered without a picture")
+        usage = answer.usage if isinstance(answer.usage, dict) else None
+        # What is charged goes by the number of pictures, so nobody gets, and pays for, more than was ordered.
+        outputs = outputs[: order.generation.n]
+        return Done(outputs, cost=self._cost(order.model, usage), usage=usage)
 
     async def probe(self) -> None:
         """Asks for the list of models."""
@@ -76,19 +72,38 @@ class OpenAI(Provider):
             members["size"] = wanted.size
         return members
 
-    def _output(self, picture: Picture, output_format: str | None) -> Output:
-        media_type = f"image/{output_format}" if output_format else None
-        if picture.b64_json:
-            return Output(media_type, data=picture.b64_json, revised_prompt=picture.revised_prompt)
-        if picture.url:
-            return Output(media_type, url=picture.url, revised_prompt=picture.revised_prompt)
-        raise Broken(f"{self.card.title} answered without a picture")
-
     def _cost(self, model: str, usage: Mapping[str, Any] | None) -> int | None:
         card = self.card.model(model)
         if card is None or card.usage_price is None or usage is None:
             return None
         return card.usage_price.cost(usage)
+
+
+def _output(picture: Any, output_format: Any) -> Output | None:
+    """The picture of an entry, None when there is none in it."""
+    if not isinstance(picture, dict):
+        return None
+    media_type = f"image/{output_format}" if isinstance(output_format, str) and output_format else None
+    revised, url = picture.get("revised_prompt"), picture.get("url")
+    words = revised if isinstance(revised, str) else None
+    if data := _bytes(picture.get("b64_json")):
+        return Output(media_type, data=data, revised_prompt=words)
+    if isinstance(url, str) and url:
+        return Output(media_type, url=url, revised_prompt=words)
+    return None
+
+
+def _bytes(text: Any) -> bytes | None:
+    """What base64 stands for, also in lines, as a data URL or without its padding; None when it is none."""
+    if not isinstance(text, str):
+        return None
+    plain = "".join(text.split())
+    if plain[:5].lower() == "data:":
+        plain = plain.partition(",")[2]
+    try:
+        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        return None
 
 
 def _client(http: Http) -> AsyncOpenAI:

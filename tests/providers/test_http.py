@@ -115,8 +115,7 @@ def free_port() -> int:
         *((status, BadCredential, BadCredential) for status in (401, 402, 403)),
         (408, Unsure, Unavailable),
         (429, RateLimited, RateLimited),
-        *((status, Unsure, Unavailable) for status in (500, 502, 504, 520)),
-        *((status, Unavailable, Unavailable) for status in (503, 529)),
+        *((status, Unsure, Unavailable) for status in (500, 502, 503, 504, 520, 529)),
     ],
 )
 async def test_each_status_has_its_class(status: int, paid: type[ProviderError], unpaid: type[ProviderError]) -> None:
@@ -146,6 +145,26 @@ async def test_the_cards_table_wins_over_the_status(body: Any, wanted: type[Prov
         "user_error": "refused",
     }
     assert type(await failure(400, body, paid=True, errors=errors)) is wanted
+
+
+@pytest.mark.parametrize("status", [502, 503, 529])
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"error": {"code": "overloaded"}}, Unavailable),
+        ({"error": {"type": "overloaded", "code": None}}, Unavailable),
+        ({"error": {"code": "slow_down"}}, RateLimited),
+        ({"error": {"code": "unheard_of"}}, Unsure),
+        ({"message": "no healthy upstream"}, Unsure),
+        (None, Unsure),
+    ],
+)
+async def test_only_the_vendors_own_code_says_that_an_order_was_not_taken(
+    status: int, body: Any, wanted: type[ProviderError]
+) -> None:
+    """A proxy may give up on an order that it had passed on, so its 5xx alone never lets an order be sent again."""
+    errors: dict[str, ErrorClass] = {"overloaded": "unavailable", "slow_down": "rate_limited"}
+    assert type(await failure(status, body, paid=True, errors=errors)) is wanted
 
 
 async def test_unsure_in_the_cards_table_is_for_paid_calls_alone() -> None:
@@ -223,10 +242,10 @@ async def test_code_and_param_are_cleaned_too() -> None:
         ({"retry-after-ms": "?", "retry-after": "9"}, 9.0),
     ],
 )
-@pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_read(status: int, headers: dict[str, str], seconds: float | None) -> None:
+@pytest.mark.parametrize(("status", "paid"), [(429, True), (503, False)])
+async def test_retry_after_is_read(status: int, paid: bool, headers: dict[str, str], seconds: float | None) -> None:
     """Seconds, milliseconds and dates are understood and bounded; nonsense is ignored."""
-    error = await failure(status, paid=True, headers=headers)
+    error = await failure(status, paid=paid, headers=headers)
     assert isinstance(error, RateLimited | Unavailable)
     assert error.retry_after == seconds
 

@@ -52,7 +52,7 @@ class OpenAI(Provider):
         if not outputs:
             raise Broken(f"{self.card.title} answered without a picture")
         usage = answer.usage if isinstance(answer.usage, dict) else None
-        # What is charged goes by the number of pictures, so nobody gets, and pays for, more than was ordered.
+        # An upstream without a count of its own is charged by the picture: none is charged beyond what was ordered.
         outputs = outputs[: order.generation.n]
         return Done(outputs, cost=self._cost(order.model, usage), usage=usage)
 

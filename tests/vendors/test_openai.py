@@ -190,6 +190,28 @@ async def test_what_is_paid_for_is_delivered(body: Any) -> None:
     assert (result.usage, result.cost) == (None, None)
 
 
+@pytest.mark.parametrize("entry", [{}, None, "x", {"b64_json": 7}, {"b64_json": "***"}])
+async def test_an_entry_without_a_picture_does_not_spoil_the_others(entry: Any) -> None:
+    """The good entries around a senseless one are delivered in their order, bytes and addresses alike."""
+    body = {"data": [{"b64_json": B64}, entry, {"url": "https://cdn.test/b.png"}]}
+    result = await answered(body, n=3)
+    assert [(one.data, one.url) for one in result.outputs] == [(PICTURE, None), (None, "https://cdn.test/b.png")]
+
+
+async def test_no_more_pictures_than_ordered_are_delivered() -> None:
+    """Pictures beyond the order are left out, so that they are not charged; an empty entry does not count as one."""
+    result = await answered({"data": [{}, *({"b64_json": B64, "revised_prompt": one} for one in "abc")]}, n=2)
+    assert [one.revised_prompt for one in result.outputs] == ["a", "b"]
+
+
+@pytest.mark.parametrize("odd", [7, [], {}, False])
+async def test_side_members_of_another_type_are_left_out(odd: Any) -> None:
+    """A revised prompt or a format that is no text is ignored, and does not travel on."""
+    result = await answered({"data": [{"b64_json": B64, "revised_prompt": odd}], "output_format": odd})
+    output = result.outputs[0]
+    assert (output.data, output.revised_prompt, output.media_type) == (PICTURE, None, None)
+
+
 def usage(**changes: Any) -> dict[str, Any]:
     """The account of one picture."""
     return {

@@ -27,7 +27,9 @@ MEANINGS = {
     "invalid_image_size": "The model does not make that size; the message lists those that it makes.",
     "invalid_json": "The body is no JSON object in UTF-8, or is nested too deep.",
     "invalid_request": "What came is no HTTP/1.1, or the connection ended before the body did.",
-    "invalid_header": "There is not exactly one valid Host header, or a header holds a control character.",
+    "invalid_header": "There is not exactly one valid Host header, a header holds a control character, or an "
+    "Idempotency-Key is none.",
+    "idempotency_key_reused": "That Idempotency-Key was used, within a day, for another request of the same key.",
     "content_policy_violation": "The provider's content policy forbids the prompt or the result.",
     "provider_refused": "The provider refused the request itself; the message is the provider's reason.",
     "invalid_api_key": "The key is missing, malformed, unknown, revoked or expired.",

@@ -29,7 +29,7 @@ def config(url: str | URL) -> Config:
 async def upgrade(url: str) -> None:
     """Brings the database to the newest schema; does nothing where it stands there already."""
     if url.startswith("sqlite"):
-        Path(async_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+        Path(async_url(url).database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(command.upgrade, config(url), "head")
 
 

@@ -47,6 +47,7 @@ CODES: dict[str, Code] = {
     "payload_too_large": Code(413, INVALID),
     "uri_too_long": Code(414, INVALID),
     "unsupported_media_type": Code(415, INVALID),
+    "idempotency_key_reused": Code(422, INVALID),
     "range_not_satisfiable": Code(416, INVALID),
     "headers_too_large": Code(431, INVALID),
     "internal_error": Code(500, "server_error"),

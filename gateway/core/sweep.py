@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import random
 
-from gateway.core import turns
+from gateway.core import claims, turns
 from gateway.core.ports import TASK
 from gateway.core.runtime import Runtime
 from gateway.core.tables import TASKS
@@ -13,6 +14,7 @@ from storage.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 AT_ONCE = 200
+TIDY = dt.timedelta(hours=1)
 
 
 async def sweep(rt: Runtime) -> int:
@@ -32,11 +34,15 @@ async def sweep(rt: Runtime) -> int:
 
 async def sweep_for_ever(rt: Runtime) -> None:
     """Sweeps at the set interval, give or take a quarter, so that many processes do not ask in step."""
+    tidy_at = rt.now()
     while True:
         pause = rt.settings.sweep_seconds
         try:
             while await sweep(rt) == AT_ONCE:
                 pass
+            if rt.now() >= tidy_at:
+                await claims.purge(rt)
+                tidy_at = rt.now() + TIDY
         except DatabaseUnavailable as error:
             log.warning("the sweep could not ring: %s", error)
             pause = await _answers_again(rt)

@@ -90,6 +90,19 @@ class Task(Row, table=True):
     error_param: str | None = None
 
 
+class Claim(Row, table=True):
+    """An Idempotency-Key that a caller has used, and the task that it stands for. Kept for a day."""
+
+    __tablename__ = "claims"
+    __table_args__ = (Index("ix_claims_created_at", "created_at"),)
+
+    key_id: str = Field(primary_key=True, foreign_key="virtual_keys.id")
+    text: str = Field(primary_key=True)
+    fingerprint: str
+    task_id: str = Field(foreign_key="tasks.id")
+    created_at: dt.datetime
+
+
 class Attempt(Row, table=True):
     """One try of a Task on one Route: written before the call, completed after it.
 
@@ -153,6 +166,7 @@ class Event(Row, table=True):
 
 VIRTUAL_KEYS = VirtualKey.__table__  # type: ignore[attr-defined]  # SQLModel makes the attribute when the class is built
 TASKS = Task.__table__  # type: ignore[attr-defined]  # as above
+CLAIMS = Claim.__table__  # type: ignore[attr-defined]  # as above
 ATTEMPTS = Attempt.__table__  # type: ignore[attr-defined]  # as above
 ASSETS = Asset.__table__  # type: ignore[attr-defined]  # as above
 EVENTS = Event.__table__  # type: ignore[attr-defined]  # as above

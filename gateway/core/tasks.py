@@ -13,10 +13,11 @@ from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.core import events, ids
+from gateway.core import claims, events, ids
 from gateway.core.admission import admit, with_extras
 from gateway.core.advance import go_on
 from gateway.core.assets import AssetRecord, record_of
+from gateway.core.claims import Idempotency
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import FINAL, State
@@ -46,7 +47,10 @@ class AttemptRecord(msgspec.Struct, frozen=True):
 
 
 class TaskRecord(msgspec.Struct, frozen=True):
-    """A task with its attempts and assets, as others may see it. Amounts are micro-USD."""
+    """A task with its attempts and assets, as others may see it. Amounts are micro-USD.
+
+    `replayed` says that an earlier request with the same Idempotency-Key had made it.
+    """
 
     id: str
     key_id: str
@@ -68,6 +72,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     error_code: str | None
     error_message: str | None
     error_param: str | None
+    replayed: bool = False
     attempts: tuple[AttemptRecord, ...] = ()
     assets: tuple[AssetRecord, ...] = ()
 
@@ -81,7 +86,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """A generation as a dialect understood it, with what only the model's card can judge.
 
     `unknown` are members that the dialect does not know, refused with `strict` unless the card lists them; `hints`
-    are passed on where the card lists them and mean nothing elsewhere. `labels` are the caller's own, echoed.
+    are passed on where the card lists them and mean nothing elsewhere. `labels` are the caller's own, echoed. With
+    `idempotency`, a repetition of the request gets the task that is there already.
     """
 
     generation: Generation
@@ -89,9 +95,10 @@ class Wanted(msgspec.Struct, frozen=True):
     hints: dict[str, Any] = {}
     strict: bool = False
     labels: dict[str, str] = {}
+    idempotency: Idempotency | None = None
 
 
-TASK_FIELDS = tuple(name for name in TaskRecord.__struct_fields__ if name not in ("attempts", "assets"))
+TASK_FIELDS = tuple(name for name in TaskRecord.__struct_fields__ if name not in ("attempts", "assets", "replayed"))
 ATTEMPT_FIELDS = AttemptRecord.__struct_fields__
 
 
@@ -99,8 +106,11 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
     """Accepts a generation: checks it against the cards, then makes its task and first event in one transaction.
 
     With `here` this process takes the first turn itself, without a queue between; else a bell is rung for a worker.
-    Either way the task is durable when this returns.
+    Either way the task is durable when this returns. A repeated request starts nothing, and gets the task of the first.
     """
+    earlier = await claims.find(rt, caller.key_id, wanted.idempotency) if wanted.idempotency else None
+    if earlier is not None:
+        return await _replay(rt, caller, earlier)
     generation = with_extras(rt.catalog, wanted.generation, wanted.unknown, wanted.hints, strict=wanted.strict)
     admitted = admit(rt.catalog, generation)
     route = admitted.routes[0]
@@ -115,44 +125,63 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
         "deadline_at": now + dt.timedelta(seconds=rt.settings.task_seconds),
         "quoted": quote(admitted.generation, route.card, route.price),
     }  # fmt: skip
-    await _accept(rt, row)
+    earlier = await _accept(rt, row, wanted.idempotency)
+    if earlier is not None:
+        return await _replay(rt, caller, earlier)
     _start(rt, row, here=here)
     record: dict[str, Any] = {name: row.get(name) for name in TASK_FIELDS}
     return TaskRecord(**record)
 
 
-async def _accept(rt: Runtime, row: dict[str, Any]) -> None:
-    """Makes the row and its first event. Raises DatabaseUnavailable when there surely is no task.
+async def _replay(rt: Runtime, caller: Caller, task_id: str) -> TaskRecord:
+    return msgspec.structs.replace(await get(rt, caller.key_id, task_id), replayed=True)
 
-    A commit whose answer is lost may stand, and the client must not be told to send its request again: the same row
-    is made once more, which waits for what is still under way, and finds it.
+
+async def _accept(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | None) -> str | None:
+    """Makes the row, its claim and its first event; the id of the task that another request with the claim has made.
+
+    Raises DatabaseUnavailable when there surely is no task. A commit whose answer is lost may stand, and the client
+    must not be told to send its request again: the same row is made once more, which waits for what is still under
+    way, and finds it.
     """
     committing = False
     try:
         async with rt.db.write() as connection:
-            await _insert(connection, row)
+            await _insert(connection, row, idempotency)
             committing = True
+    except IntegrityError:
+        return await _taken(rt, row, idempotency)
     except DatabaseUnavailable:
         if not committing:
             raise
-        await _accept_again(rt, row)
+        return await _accept_again(rt, row, idempotency)
+    return None
 
 
-async def _accept_again(rt: Runtime, row: dict[str, Any]) -> None:
+async def _accept_again(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | None) -> str | None:
     try:
         async with rt.db.write() as connection:
-            await _insert(connection, row)
+            await _insert(connection, row, idempotency)
     except IntegrityError:
-        return
+        return await _taken(rt, row, idempotency)
     except DatabaseUnavailable as error:
         message = f"The database does not answer. GET /v1/tasks/{row['id']} will tell whether the task was accepted."
         raise GatewayError("database_unavailable", message, task_id=row["id"]) from error
+    return None
 
 
-async def _insert(connection: AsyncConnection, row: dict[str, Any]) -> None:
+async def _taken(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | None) -> str | None:
+    """Whose task stands in the way of ours: another request's, by its id, or our own from a commit unheard of."""
+    earlier = await claims.find(rt, row["key_id"], idempotency) if idempotency else None
+    return None if earlier == row["id"] else earlier
+
+
+async def _insert(connection: AsyncConnection, row: dict[str, Any], idempotency: Idempotency | None) -> None:
     await connection.execute(insert(TASKS), row)
     type = f"{row['kind']}.{row['operation']}.queued"
     await events.record(connection, row["id"], 1, type, row["created_at"], {})
+    if idempotency is not None:
+        await claims.make(connection, row["key_id"], idempotency, row["id"], row["created_at"])
 
 
 def _start(rt: Runtime, row: dict[str, Any], *, here: bool) -> None:

@@ -15,10 +15,11 @@ from gateway.core.errors import GatewayError, invalid
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
 from gateway.core.runtime import Runtime
-from gateway.core.tasks import Wanted
+from gateway.core.tasks import TaskRecord, Wanted
 from gateway.dialects.errors import after_acceptance
 from gateway.dialects.wire import accepted_body, failure, images_body, task_headers
 from gateway.web.body import read, taking
+from gateway.web.idempotency import idempotency_of
 from providers.contract import Generation, Kind, Operation
 
 INLINE_BY_DEFAULT = ("gpt-image", "chatgpt-image")
@@ -104,21 +105,23 @@ async def _generate(
 ) -> Response[Any]:
     generation = to_generation(body)
     hints = {name: value for name in HINTS if (value := getattr(body, name)) is not None}
-    wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata)
+    idempotency = await idempotency_of(request)
+    wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata, idempotency=idempotency)
     task = await tasks.create(rt, caller, wanted, here=not asynchronous)
+    if asynchronous:
+        return _accepted(request, rt, task)
+    replayed = task.replayed
     base = str(request.base_url).rstrip("/")
     with after_acceptance(task):
-        if not asynchronous:
-            await rt.waiter.final(task.id, rt.settings.sync_seconds if wait is None else wait)
-            task = await tasks.get(rt, caller.key_id, task.id)
+        await rt.waiter.final(task.id, rt.settings.sync_seconds if wait is None else wait)
+        task = msgspec.structs.replace(await tasks.get(rt, caller.key_id, task.id), replayed=replayed)
         if task.state is State.COMPLETED:
             reply = await images_body(rt, task, base, inline=_inline(rt, body))
             return Response(reply, headers=task_headers(task))
     if task.final:
         raise failure(task)
-    if asynchronous or wait is not None:
-        headers = task_headers(task) | {"Location": f"/v1/tasks/{task.id}"}
-        return Response(accepted_body(rt, task, base), status_code=202, headers=headers)
+    if wait is not None:
+        return _accepted(request, rt, task)
     raise GatewayError(
         "timeout",
         f"The picture is not ready yet, and this request waits no longer. The work goes on: "
@@ -126,6 +129,12 @@ async def _generate(
         task_id=task.id,
         headers=task_headers(task),
     )
+
+
+def _accepted(request: Request[Any, Any, Any], rt: Runtime, task: TaskRecord) -> Response[Any]:
+    headers = task_headers(task) | {"Location": f"/v1/tasks/{task.id}"}
+    base = str(request.base_url).rstrip("/")
+    return Response(accepted_body(rt, task, base), status_code=202, headers=headers)
 
 
 def to_generation(body: ImageGenerationRequest) -> Generation:

@@ -173,6 +173,8 @@ def page(entries: list[Any], has_more: bool) -> Page:
 def task_headers(task: TaskRecord) -> dict[str, str]:
     """What every reply for a generation says of its task."""
     headers = {"X-Heliograph-Task-Id": task.id}
+    if task.replayed:
+        headers["Idempotent-Replayed"] = "true"
     if task.provider is not None:
         headers["X-Heliograph-Provider"] = task.provider
     if task.charged is not None:

@@ -239,3 +239,26 @@ def test_a_waiting_request_is_answered_when_its_process_is_stopped(
     assert (reply.status_code, reply.headers["x-should-retry"]) == (504, "false")
     assert reply.json()["error"]["task_id"] == reply.headers["x-heliograph-task-id"]
     assert len(vendor.accepted(prompt)) == 1
+
+
+@pytest.mark.parametrize("kind", ["embedded", "distributed"])
+def test_a_repeated_request_is_bought_once(kind: str, request: pytest.FixtureRequest) -> None:
+    """A hundred times at once, and again after all processes were killed: one task, one order, and replays."""
+    deployment: Deployment = request.getfixturevalue(kind)
+    prompt = f"repeated {time.time()}"
+    body = {"model": "scripted-image", "prompt": prompt, "script": "bytes:1"}
+    headers = {"Idempotency-Key": prompt.replace(" ", "-")}
+
+    def post(_: int) -> httpx.Response:
+        return client.post("/v1/images/generations", json=body, headers=headers)
+
+    with deployment.client(deployment.new_key()) as client:
+        with ThreadPoolExecutor(100) as threads:
+            replies = list(threads.map(post, range(100)))
+        deployment.stop()
+        deployment.start()
+        replies.append(post(100))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.headers["x-heliograph-task-id"] for reply in replies}) == 1
+    assert sum("idempotent-replayed" not in reply.headers for reply in replies) == 1
+    assert len(deployment.vendor.accepted(prompt)) == 1

@@ -15,6 +15,7 @@ from sqlalchemy import text
 import migrations
 from gateway.core import tables
 from gateway.core.admission import open_catalog
+from gateway.core.crashing import POINTS
 from gateway.core.lifecycle import EDGES
 from gateway.core.settings import FILE_ONLY, NAMES, load, variable
 from providers.card import Card, ModelCard
@@ -149,6 +150,13 @@ def test_every_setting_has_its_row() -> None:
     missing = [name for name in NAMES if f"| `{name}` |" not in page]
     missing += [name for name in NAMES if name not in FILE_ONLY and f"| `{variable(name)}` |" not in page]
     assert missing == []
+
+
+def test_the_page_on_reliability_names_what_there_is() -> None:
+    """Each crash point has its row with its meaning, and each test that is said to show something exists."""
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    assert [point for point, meaning in POINTS.items() if f"| `{point}` | {meaning} |" not in page] == []
+    assert [path for path in re.findall(r"`(tests/[^`]+)`", page) if not (ROOT / path).exists()] == []
 
 
 def test_the_glossary_has_every_row() -> None:

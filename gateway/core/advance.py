@@ -58,6 +58,7 @@ async def advance(rt: Runtime, message: Message) -> None:
 
 async def go_on(rt: Runtime, turn: Turn) -> None:
     """Does what is due in a turn that was taken."""
+    rt.crash.pass_by("turn.after_take")
     work = Work(rt, turn)
     try:
         await _step(work)
@@ -138,6 +139,7 @@ async def _send(work: Work, number: int, provider_name: str, model: str, *, agai
     """
     provider = work.rt.catalog.providers[provider_name]
     order = Order(work.generation, model, f"{work.id}-{number}", report=work.report)
+    work.rt.crash.pass_by("submit.before_send")
     try:
         async with work.turn.renewing(), asyncio.timeout(_patience(work, provider)):
             answer = await provider.submit(order)
@@ -152,6 +154,7 @@ async def _send(work: Work, number: int, provider_name: str, model: str, *, agai
     except Exception:
         log.exception("%s: the provider %s failed while submitting", work.id, provider_name)
         return await failed(work, number, Unsure(UNKNOWN))
+    work.rt.crash.pass_by("submit.after_response")
     await _answered(work, number, provider, model, answer)
 
 
@@ -217,6 +220,7 @@ async def _poll(work: Work, attempt: RowMapping) -> None:
         return await work.wait(number, job, work.later(), None)
     except ProviderError as error:
         return await failed(work, number, error)
+    work.rt.crash.pass_by("poll.after_response")
     await _answered(work, number, provider, attempt["model"], answer)
 
 
@@ -237,7 +241,8 @@ async def _answered(work: Work, number: int, provider: Provider, model: str, ans
     answer = cleaned(answer)
     if isinstance(answer, Pending):
         due_at = work.rt.now() + dt.timedelta(seconds=answer.poll_after)
-        return await work.wait(number, answer.job, due_at, answer.progress)
+        await work.wait(number, answer.job, due_at, answer.progress)
+        return work.rt.crash.pass_by("job.after_commit")
     await deliver(work, number, provider, model, answer)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.admission import open_catalog
 from gateway.core.catalog import Catalog
+from gateway.core.crashing import CrashPoints
 from gateway.core.executor import Executor
 from gateway.core.inspection import Inspector
 from gateway.core.outbound import Outbound, Policy
@@ -49,6 +50,7 @@ class Runtime:
     waiter: Waiter
     outbound: Outbound
     inspector: Inspector
+    crash: CrashPoints
     now: Callable[[], dt.datetime] = utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -83,6 +85,7 @@ def open_runtime(
         waiter=Waiter(db),
         outbound=outbound,
         inspector=Inspector(settings.max_pixels),
+        crash=CrashPoints(settings.crash_point),
         now=now,
     )
 

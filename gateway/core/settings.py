@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.core.crashing import POINTS
 from gateway.core.errors import choices, plain, shown
 from providers.card import ModelCard, Price
 
@@ -189,6 +190,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider_modules: Annotated[
         tuple[str, ...], Meta(description="Python modules of further providers, beside those installed as packages.")
     ] = ()
+    crash_point: Annotated[
+        str | None,
+        Meta(description="For tests of recovery only: the process kills itself there; see docs/reliability.md."),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
     ] = "info"
@@ -331,6 +336,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"{variable('secret')} must have at least {SHORTEST_SECRET} characters")
     if settings.admin_key is not None and len(settings.admin_key) < 16:
         raise SettingsError(f"{variable('admin_key')} must have at least 16 characters")
+    if settings.crash_point is not None and settings.crash_point not in POINTS:
+        raise SettingsError(f"{variable('crash_point')} must be one of {', '.join(POINTS)}")
     if settings.media_links == "public" and not settings.media_public_url:
         raise SettingsError(f"{variable('media_links')}=public needs {variable('media_public_url')}")
     for name, schemes in (

@@ -29,6 +29,7 @@ async def deliver(work: Work, number: int, provider: Provider, model: str, answe
         landed = await asyncio.gather(
             *(_keep(work, number, one, output) for one, output in zip(landed, answer.outputs, strict=True))
         )
+    work.rt.crash.pass_by("store.after_put")
     usage = dict(answer.usage) if answer.usage else None
     if any(one.url for one in landed):
         await work.store(number, landed, usage=usage, cost=answer.cost)

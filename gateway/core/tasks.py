@@ -128,7 +128,9 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
     earlier = await _accept(rt, row, wanted.idempotency)
     if earlier is not None:
         return await _replay(rt, caller, earlier)
+    rt.crash.pass_by("accept.after_commit")
     _start(rt, row, here=here)
+    rt.crash.pass_by("accept.before_reply")
     record: dict[str, Any] = {name: row.get(name) for name in TASK_FIELDS}
     return TaskRecord(**record)
 
@@ -148,6 +150,7 @@ async def _accept(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | N
     try:
         async with rt.db.write() as connection:
             await _insert(connection, row, idempotency)
+            rt.crash.pass_by("accept.before_commit")
             committing = True
     except IntegrityError:
         return await _taken(rt, row, idempotency)

@@ -193,6 +193,8 @@ class Work:
                 await self._move(connection, State.COMPLETED, "completed", **changes)
                 await connection.execute(insert(ASSETS), assets.rows_of(self.rt, self.task, landed))
                 await _close(connection, self.id, number, outcome="done", ended_at=now, **values)
+                self.rt.crash.pass_by("complete.before_commit")
+        self.rt.crash.pass_by("complete.after_commit")
         self.rt.waiter.tell(self.id)
 
     @insisting

@@ -20,6 +20,7 @@ from sqlalchemy import RowMapping, select, update
 from gateway.core import tasks, turns
 from gateway.core.advance import advance
 from gateway.core.catalog import Catalog
+from gateway.core.crashing import CrashPoints
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
 from gateway.core.inspection import Inspector
@@ -110,6 +111,7 @@ class World:
             waiter=Waiter(self.db, interval=0.005),
             outbound=Outbound(Policy(allow=made.allow_hosts), tls=_tls()),
             inspector=Inspector(made.max_pixels),
+            crash=CrashPoints(),
             now=self.clock.now,
             sleep=self.clock.sleep,
         )

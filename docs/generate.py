@@ -43,6 +43,7 @@ MEANINGS = {
     "method_not_allowed": "The address does not take this method; the `Allow` header says which it takes.",
     "request_timeout": "The head or the body of the request did not arrive in time.",
     "task_not_cancellable": "The task has ended already.",
+    "task_not_retryable": "The task has not failed: only then there is something to try again.",
     "payload_too_large": "The request body is larger than `max_body_bytes`.",
     "uri_too_long": "Path and query have more than 8192 characters.",
     "unsupported_media_type": "The body is not sent as `application/json` in UTF-8, or is compressed.",

@@ -44,6 +44,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, INVALID),
     "request_timeout": Code(408, INVALID, retryable=True),
     "task_not_cancellable": Code(409, "conflict_error"),
+    "task_not_retryable": Code(409, "conflict_error"),
     "payload_too_large": Code(413, INVALID),
     "uri_too_long": Code(414, INVALID),
     "unsupported_media_type": Code(415, INVALID),

@@ -51,7 +51,8 @@ class Task(Row, table=True):
     """The durable life of one Generation. `version`, `due_at` and `rings` are its turn; the rest is its story.
 
     `takes` counts turns taken since the last step that came to an end; `sequence` numbers its events. A wish to
-    cancel is `cancel_asked_at`, not a state. Amounts are micro-USD.
+    cancel is `cancel_asked_at`, not a state. `retry_of` is the failed task that this one repeats.
+    Amounts are micro-USD.
     """
 
     __tablename__ = "tasks"
@@ -88,6 +89,7 @@ class Task(Row, table=True):
     error_code: str | None = None
     error_message: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     error_param: str | None = None
+    retry_of: str | None = None
 
 
 class Claim(Row, table=True):

@@ -72,6 +72,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     error_code: str | None
     error_message: str | None
     error_param: str | None
+    retry_of: str | None
     replayed: bool = False
     attempts: tuple[AttemptRecord, ...] = ()
     assets: tuple[AssetRecord, ...] = ()
@@ -112,20 +113,51 @@ async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> 
     if earlier is not None:
         return await _replay(rt, caller, earlier)
     generation = with_extras(rt.catalog, wanted.generation, wanted.unknown, wanted.hints, strict=wanted.strict)
+    row = _row(rt, caller, generation, here=here) | {"labels": wanted.labels}
+    return await _make(rt, caller, row, wanted.idempotency, here=here)
+
+
+async def retry(rt: Runtime, caller: Caller, task_id: str, idempotency: Idempotency | None = None) -> TaskRecord:
+    """Makes a new task of what a failed one was asked for, as things stand now; a bell is rung for a worker.
+
+    Raises `task_not_found`, `task_not_retryable`, and what `create` raises.
+    """
+    earlier = await claims.find(rt, caller.key_id, idempotency) if idempotency else None
+    if earlier is not None:
+        return await _replay(rt, caller, earlier)
+    task = await get(rt, caller.key_id, task_id)
+    if task.state is not State.FAILED:
+        raise GatewayError("task_not_retryable", f"The task is {task.state}: only a failed one can be tried again.")
+    try:
+        generation = msgspec.convert(task.generation, Generation)
+    except msgspec.ValidationError as error:
+        raise GatewayError("task_not_retryable", "Another version made this task. Send the request anew.") from error
+    row = _row(rt, caller, generation, here=False)
+    row |= {"labels": task.labels, "adjusted": task.adjusted | row["adjusted"], "retry_of": task.id}
+    return await _make(rt, caller, row, idempotency, here=False)
+
+
+def _row(rt: Runtime, caller: Caller, generation: Generation, *, here: bool) -> dict[str, Any]:
+    """The row of a new task, if a route can do it; raises what the first one cannot do."""
     admitted = admit(rt.catalog, generation)
     route = admitted.routes[0]
     now = rt.now()
-    row: dict[str, Any] = {
+    return {
         "id": ids.new("task", now), "key_id": caller.key_id, "kind": generation.kind, "operation": generation.operation,
         "model": generation.model, "generation": msgspec.to_builtins(admitted.generation),
-        "adjusted": admitted.adjusted, "labels": wanted.labels, "state": State.QUEUED, "progress": 0, "sequence": 1,
+        "adjusted": admitted.adjusted, "labels": {}, "state": State.QUEUED, "progress": 0, "sequence": 1,
         # Either this process has the first turn, or one bell was rung for it.
         "version": 1 if here else 0, "rings": 0 if here else 1, "takes": 1 if here else 0,
         "due_at": now + dt.timedelta(seconds=rt.settings.lease_seconds), "created_at": now,
         "deadline_at": now + dt.timedelta(seconds=rt.settings.task_seconds),
-        "quoted": quote(admitted.generation, route.card, route.price),
+        "quoted": quote(admitted.generation, route.card, route.price), "retry_of": None,
     }  # fmt: skip
-    earlier = await _accept(rt, row, wanted.idempotency)
+
+
+async def _make(
+    rt: Runtime, caller: Caller, row: dict[str, Any], idempotency: Idempotency | None, *, here: bool
+) -> TaskRecord:
+    earlier = await _accept(rt, row, idempotency)
     if earlier is not None:
         return await _replay(rt, caller, earlier)
     rt.crash.pass_by("accept.after_commit")

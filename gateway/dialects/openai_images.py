@@ -15,9 +15,9 @@ from gateway.core.errors import GatewayError, invalid
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
 from gateway.core.runtime import Runtime
-from gateway.core.tasks import TaskRecord, Wanted
+from gateway.core.tasks import Wanted
 from gateway.dialects.errors import after_acceptance
-from gateway.dialects.wire import accepted_body, failure, images_body, task_headers
+from gateway.dialects.wire import accepted, failure, images_body, task_headers
 from gateway.web.body import read, taking
 from gateway.web.idempotency import idempotency_of
 from providers.contract import Generation, Kind, Operation
@@ -105,11 +105,11 @@ async def _generate(
 ) -> Response[Any]:
     generation = to_generation(body)
     hints = {name: value for name in HINTS if (value := getattr(body, name)) is not None}
-    idempotency = await idempotency_of(request)
+    idempotency = idempotency_of(request, await request.body())
     wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata, idempotency=idempotency)
     task = await tasks.create(rt, caller, wanted, here=not asynchronous)
     if asynchronous:
-        return _accepted(request, rt, task)
+        return accepted(request, rt, task)
     replayed = task.replayed
     base = str(request.base_url).rstrip("/")
     with after_acceptance(task):
@@ -121,7 +121,7 @@ async def _generate(
     if task.final:
         raise failure(task)
     if wait is not None:
-        return _accepted(request, rt, task)
+        return accepted(request, rt, task)
     raise GatewayError(
         "timeout",
         f"The picture is not ready yet, and this request waits no longer. The work goes on: "
@@ -129,12 +129,6 @@ async def _generate(
         task_id=task.id,
         headers=task_headers(task),
     )
-
-
-def _accepted(request: Request[Any, Any, Any], rt: Runtime, task: TaskRecord) -> Response[Any]:
-    headers = task_headers(task) | {"Location": f"/v1/tasks/{task.id}"}
-    base = str(request.base_url).rstrip("/")
-    return Response(accepted_body(rt, task, base), status_code=202, headers=headers)
 
 
 def to_generation(body: ImageGenerationRequest) -> Generation:

@@ -14,7 +14,8 @@ from gateway.core.ids import is_id
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import STATUS, states_of
 from gateway.core.runtime import Runtime
-from gateway.dialects.wire import Page, TaskBody, page, task_body, task_headers
+from gateway.dialects.wire import AcceptedTaskBody, Page, TaskBody, accepted, page, task_body, task_headers
+from gateway.web.idempotency import idempotency_of
 from gateway.web.query import order_of, page_size, plain_text, whole_number
 
 LONGEST_WAIT = 300
@@ -82,6 +83,17 @@ async def cancel_task(
     return _reply(request, rt, await tasks.cancel(rt, caller.key_id, task_id))
 
 
+@post("/v1/tasks/{task_id:str}/retry", status_code=202)
+async def retry_task(
+    request: Request[Any, Any, Any],
+    rt: NamedDependency[Runtime],
+    caller: NamedDependency[Caller],
+    task_id: FromPath[str],
+) -> Response[AcceptedTaskBody]:
+    """Makes a new task of a failed one, whose `retry_of` names it. What the failed one had cost stays."""
+    return accepted(request, rt, await tasks.retry(rt, caller, task_id, idempotency_of(request, b"")))
+
+
 @delete("/v1/images/generations/{task_id:str}", status_code=200)
 async def delete_generation(
     request: Request[Any, Any, Any],
@@ -97,4 +109,4 @@ def _reply(request: Request[Any, Any, Any], rt: Runtime, task: tasks.TaskRecord)
     return Response(task_body(rt, task, str(request.base_url).rstrip("/")), headers=task_headers(task))
 
 
-router = Router("/", route_handlers=[list_tasks, get_task, cancel_task, delete_generation], tags=["Tasks"])
+router = Router("/", route_handlers=[list_tasks, get_task, cancel_task, retry_task, delete_generation], tags=["Tasks"])

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import msgspec
+from litestar import Request, Response
 
 from gateway.core import assets
 from gateway.core.assets import AssetRecord
@@ -126,9 +127,12 @@ def task_body(rt: Runtime, task: TaskRecord, base: str) -> TaskBody:
     return TaskBody(**_task_members(rt, task, base))
 
 
-def accepted_body(rt: Runtime, task: TaskRecord, base: str) -> AcceptedTaskBody:
-    """The body of a 202."""
-    return AcceptedTaskBody(**_task_members(rt, task, base), check_status_url=f"{base}/v1/tasks/{task.id}")
+def accepted(request: Request[Any, Any, Any], rt: Runtime, task: TaskRecord) -> Response[AcceptedTaskBody]:
+    """The reply 202: the task, and where to ask for it."""
+    base = str(request.base_url).rstrip("/")
+    body = AcceptedTaskBody(**_task_members(rt, task, base), check_status_url=f"{base}/v1/tasks/{task.id}")
+    headers = task_headers(task) | {"Location": f"/v1/tasks/{task.id}"}
+    return Response(body, status_code=202, headers=headers)
 
 
 def media_body(rt: Runtime, asset: AssetRecord, base: str) -> MediaBody:
@@ -213,7 +217,7 @@ def _task_members(rt: Runtime, task: TaskRecord, base: str) -> dict[str, Any]:
                         one.outcome, one.error_message)
             for one in task.attempts
         ],
-        "adjusted": task.adjusted, "retry_of": None, "webhook_url": None,
+        "adjusted": task.adjusted, "retry_of": task.retry_of, "webhook_url": None,
     }  # fmt: skip
 
 

@@ -15,10 +15,10 @@ from gateway.core.errors import GatewayError
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-async def idempotency_of(request: Request[Any, Any, Any]) -> Idempotency | None:
-    """What the header says, with a digest of route and JSON body in which order and spaces do not count.
+def idempotency_of(request: Request[Any, Any, Any], body: bytes) -> Idempotency | None:
+    """What the header says, with a digest of route and body in which order and spaces do not count.
 
-    Call it once the body was found to be JSON. Raises `invalid_header`.
+    `body` is JSON, or empty where the route takes none. Raises `invalid_header`.
     """
     given = request.headers.getall("idempotency-key", [])
     if not given:
@@ -27,8 +27,8 @@ async def idempotency_of(request: Request[Any, Any, Any]) -> Idempotency | None:
     if len(given) > 1 or not KEY.fullmatch(text):
         message = "There must be one Idempotency-Key, of 1 to 255 printable ASCII characters without spaces."
         raise GatewayError("invalid_header", message)
-    body = msgspec.json.encode(msgspec.json.decode(await request.body()), order="sorted")
-    digest = hashlib.sha256(request.scope["path"].encode() + b"\n" + body).hexdigest()
+    plain = msgspec.json.encode(msgspec.json.decode(body), order="sorted") if body else b""
+    digest = hashlib.sha256(request.scope["path"].encode() + b"\n" + plain).hexdigest()
     return Idempotency(text, digest)
 
 

@@ -160,6 +160,19 @@ def test_cancelling_stops_the_vendors_job(http: httpx.Client, deployment: Deploy
     assert http.post(f"/v1/tasks/{task['id']}/cancel").json()["error"]["code"] == "task_not_cancellable"
 
 
+def test_a_failed_task_is_tried_again(http: httpx.Client) -> None:
+    """`POST …/retry` answers 202 with a new task that names the failed one; a task that has not failed is refused."""
+    failed = http.post("/v1/images/generations", json=ask("fails:0", prompt="again"))
+    again = http.post(f"/v1/tasks/{failed.headers['x-heliograph-task-id']}/retry")
+    task = again.json()
+    assert (again.status_code, again.headers["location"]) == (202, f"/v1/tasks/{task['id']}")
+    assert task["retry_of"] == failed.headers["x-heliograph-task-id"] != task["id"]
+    assert http.get(f"/v1/tasks/{task['id']}", params={"wait": 20}).json()["status"] == "failed"
+    done = http.post("/v1/images/generations", json=ask())
+    refused = http.post(f"/v1/tasks/{done.headers['x-heliograph-task-id']}/retry")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "task_not_retryable")
+
+
 def test_a_picture_can_be_read_described_and_deleted(http: httpx.Client) -> None:
     """`/v1/images/{id}` serves bytes, parts of them, and facts; after DELETE nobody finds it, nor its link."""
     reply = http.post("/v1/images/generations", json=ask())

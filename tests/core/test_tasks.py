@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway.core import assets, ids, tasks
+from gateway.core.claims import Idempotency
 from gateway.core.errors import GatewayError
 from gateway.core.lifecycle import State
 from gateway.core.ports import TASK, Message
@@ -309,3 +310,63 @@ async def test_a_cancel_that_comes_as_the_order_goes_out_is_only_noted(make_worl
     task_id = await world.create()
     row = await world.step(task_id)
     assert (row["state"], row["cancel_asked_at"]) == (State.WAITING, world.clock.now())
+
+
+async def failed_task(world: World) -> str:
+    """A task that has failed for good."""
+    task_id = await world.create(n=2)
+    assert (await world.finish(task_id))["state"] == State.FAILED
+    return task_id
+
+
+async def test_a_failed_task_is_tried_again_as_a_new_one(make_world: MakeWorld) -> None:
+    """The same generation in a task of its own, which names the first; the first stays as it is."""
+    provider = ScriptedProvider(submit=[Refused("no"), done(png(), png())])
+    world = make_world(provider)
+    first = await failed_task(world)
+    second = await tasks.retry(world.rt, CALLER, first)
+    await asyncio.sleep(0)
+    assert (second.retry_of, second.state, second.quoted) == (first, State.QUEUED, 80_000)
+    assert world.bells.messages[-1].id == second.id
+    assert (await world.finish(second.id))["state"] == State.COMPLETED
+    assert provider.orders[0].generation == provider.orders[1].generation
+    assert provider.orders[0].idempotency_key != provider.orders[1].idempotency_key
+    assert ((await world.get(first)).state, (await world.get(first)).retry_of) == (State.FAILED, None)
+
+
+async def test_only_a_failed_task_is_tried_again(make_world: MakeWorld) -> None:
+    """One that runs, completed or was cancelled is refused; a foreign one is not there."""
+    world = make_world(ScriptedProvider(submit=[done()]))
+    task_id = await world.create()
+    for _ in range(2):
+        with pytest.raises(GatewayError) as caught:
+            await tasks.retry(world.rt, CALLER, task_id)
+        assert (caught.value.code, caught.value.kind.status) == ("task_not_retryable", 409)
+        if (await world.row(task_id))["state"] == State.QUEUED:
+            await world.finish(task_id)
+    with pytest.raises(GatewayError) as caught:
+        await tasks.retry(world.rt, OTHER, task_id)
+    assert caught.value.code == "task_not_found"
+
+
+async def test_what_is_not_served_any_more_is_not_tried_again(make_world: MakeWorld) -> None:
+    """Nor what another version of the gateway wrote: nothing is made then."""
+    world = make_world(ScriptedProvider(submit=[Refused("no")]))
+    first = await failed_task(world)
+    with pytest.raises(GatewayError) as caught:
+        await tasks.retry(world.without("vendor"), CALLER, first)
+    assert caught.value.code == "model_not_found"
+    await world.change(first, generation={"kind": "smell"})
+    with pytest.raises(GatewayError) as caught:
+        await tasks.retry(world.rt, CALLER, first)
+    assert caught.value.code == "task_not_retryable"
+    assert await count(world) == 1
+
+
+async def test_a_retry_under_one_claim_is_one_task(make_world: MakeWorld) -> None:
+    """Asked for twice with the same Idempotency-Key, a failed task is tried again once."""
+    world = make_world(ScriptedProvider(submit=[Refused("no")]))
+    first = await failed_task(world)
+    again = [await tasks.retry(world.rt, CALLER, first, Idempotency("again", "retry")) for _ in range(2)]
+    assert len({one.id for one in again}) == 1
+    assert [one.replayed for one in again] == [False, True]

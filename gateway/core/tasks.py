@@ -17,6 +17,7 @@ from gateway.core import claims, events, ids
 from gateway.core.admission import admit, with_extras
 from gateway.core.advance import go_on
 from gateway.core.assets import AssetRecord, record_of
+from gateway.core.catalog import Route
 from gateway.core.claims import Idempotency
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
@@ -101,6 +102,22 @@ class Wanted(msgspec.Struct, frozen=True):
 
 TASK_FIELDS = tuple(name for name in TaskRecord.__struct_fields__ if name not in ("attempts", "assets", "replayed"))
 ATTEMPT_FIELDS = AttemptRecord.__struct_fields__
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What would become of a generation: the routes that can do it, in the order in which they are tried; its price."""
+
+    routes: tuple[Route, ...]
+    quoted: int | None
+    adjusted: dict[str, Any]
+
+
+def plan(rt: Runtime, wanted: Wanted) -> Plan:
+    """What `create` would do, without doing any of it; raises what it would refuse."""
+    generation = with_extras(rt.catalog, wanted.generation, wanted.unknown, wanted.hints, strict=wanted.strict)
+    admitted = admit(rt.catalog, generation)
+    first = admitted.routes[0]
+    return Plan(admitted.routes, quote(admitted.generation, first.card, first.price), admitted.adjusted)
 
 
 async def create(rt: Runtime, caller: Caller, wanted: Wanted, *, here: bool) -> TaskRecord:

@@ -17,7 +17,7 @@ from gateway.core.lifecycle import State
 from gateway.core.runtime import Runtime
 from gateway.core.tasks import Wanted
 from gateway.dialects.errors import after_acceptance
-from gateway.dialects.wire import accepted, failure, images_body, task_headers
+from gateway.dialects.wire import accepted, failure, images_body, plan_body, task_headers
 from gateway.web.body import read, taking
 from gateway.web.idempotency import idempotency_of
 from providers.contract import Generation, Kind, Operation
@@ -31,7 +31,7 @@ PARAMETERS = (
 )  # fmt: skip
 # Said for the vendor's records only: passed on where a card lists it, no promise to the caller where none does.
 HINTS = ("user", "safety_identifier")
-NOT_OFFERED = ("webhook_url", "webhook_headers", "webhook_events", "fallback_models", "priority", "dry_run")
+NOT_OFFERED = ("webhook_url", "webhook_headers", "webhook_events", "fallback_models", "priority")
 
 Label = Annotated[str, Meta(max_length=512)]
 Labels = Annotated[dict[Annotated[str, Meta(max_length=64)], Label], Meta(max_length=16)]
@@ -72,7 +72,7 @@ class ImageGenerationRequest(msgspec.Struct):
     webhook_events: Any = None
     fallback_models: Any = None
     priority: Any = None
-    dry_run: Any = None
+    dry_run: Annotated[bool, Meta(description="Only say what it would cost and where it would be done.")] = False
 
 
 @post("/v1/images/generations", operation_class=taking(ImageGenerationRequest), status_code=200)
@@ -105,6 +105,10 @@ async def _generate(
 ) -> Response[Any]:
     generation = to_generation(body)
     hints = {name: value for name in HINTS if (value := getattr(body, name)) is not None}
+    if body.dry_run:
+        return Response(
+            plan_body(tasks.plan(rt, Wanted(generation, unknown, hints, strict=body.strict))), status_code=200
+        )
     idempotency = idempotency_of(request, await request.body())
     wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata, idempotency=idempotency)
     task = await tasks.create(rt, caller, wanted, here=not asynchronous)

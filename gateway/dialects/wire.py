@@ -16,7 +16,7 @@ from gateway.core.errors import CODES, GatewayError
 from gateway.core.lifecycle import STAGE, STATUS, State
 from gateway.core.pricing import dollars
 from gateway.core.runtime import Runtime
-from gateway.core.tasks import TaskRecord
+from gateway.core.tasks import Plan, TaskRecord
 
 
 class Cost(msgspec.Struct):
@@ -92,6 +92,28 @@ class AcceptedTaskBody(TaskBody):
     check_status_url: str
 
 
+class PlannedRoute(msgspec.Struct):
+    """A way in which a request could be served."""
+
+    provider: str
+    model: str
+
+
+class PlanBody(msgspec.Struct):
+    """What a request would come to. `route` is tried first, `fallbacks` after it, in order, while nothing was bought.
+
+    `price_as_of` is the day at which the card's price was read; both amounts are null where no price is known.
+    """
+
+    object: str
+    cost: Cost
+    price_as_of: str | None
+    route: PlannedRoute
+    fallbacks: list[PlannedRoute]
+    reason: str
+    adjusted: dict[str, Any]
+
+
 class ImageBody(msgspec.Struct, omit_defaults=True):
     """One picture of a synchronous reply: its address or its bytes, never both."""
 
@@ -165,6 +187,21 @@ async def images_body(rt: Runtime, task: TaskRecord, base: str, *, inline: bool)
         size=f"{first.width}x{first.height}" if first else None,
         # A vendor's account in other terms than tokens is none that the SDK can read.
         usage=task.usage if task.usage and "total_tokens" in task.usage else None,
+    )
+
+
+def plan_body(plan: Plan) -> PlanBody:
+    """The reply of a dry run."""
+    routes = [PlannedRoute(one.provider, one.card.name) for one in plan.routes]
+    price = plan.routes[0].price
+    return PlanBody(
+        object="plan",
+        cost=Cost(_usd(plan.quoted), None),
+        price_as_of=price.as_of.isoformat() if price else None,
+        route=routes[0],
+        fallbacks=routes[1:],
+        reason="It is the first of the model's routes that can honour every member of the request.",
+        adjusted=plan.adjusted,
     )
 
 

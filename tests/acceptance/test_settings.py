@@ -100,6 +100,21 @@ def test_a_model_of_ones_own_has_routes_in_order_and_defaults(configured: Deploy
     ]
 
 
+def test_a_dry_run_says_what_a_request_would_come_to(configured: Deployment) -> None:
+    """Price, routes and what an alias changes are said, what cannot be is refused, and there is no task."""
+    with configured.client(configured.new_key()) as client:
+        body = {"model": "house-style", "prompt": "anything", "n": 3, "dry_run": True}
+        plan = client.post("/v1/images/generations", json=body).json()
+        legacy = {"model": "dall-e-3", "prompt": "a", "quality": "hd", "size": "1024x1024", "dry_run": True}
+        adjusted = client.post("/v1/images/generations", json=legacy).json()["adjusted"]
+        refused = client.post("/v1/images/generations", json=body | {"n": 99})
+        assert client.get("/v1/tasks").json()["data"] == []
+    assert plan["cost"] == {"reserved": "0.120000", "charged": None, "currency": "USD"}
+    assert (plan["route"]["provider"], [one["provider"] for one in plan["fallbacks"]]) == ("second", ["scripted"])
+    assert adjusted == {"quality": ["hd", None]}
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+
+
 @pytest.mark.parametrize(
     ("environ", "named"),
     [

@@ -52,7 +52,7 @@ NOT_OFFERED = [
     ("aspect_ratio", "7:1", "invalid_parameter"), ("aspect_ratio", "", "invalid_parameter"),
     ("negative_prompt", "", "unsupported_parameter"), ("steps", 5, "unsupported_parameter"),
     ("cfg_scale", 1e308, "unsupported_parameter"), ("style_preset", "anime", "unsupported_parameter"),
-    ("webhook_url", "http://127.0.0.1/", "unsupported_parameter"), ("dry_run", True, "unsupported_parameter"),
+    ("webhook_url", "http://127.0.0.1/", "unsupported_parameter"), ("dry_run", "yes", "invalid_parameter"),
     ("priority", 1, "unsupported_parameter"), ("fallback_models", ["a"], "unsupported_parameter"),
     ("prompt", "x" * 32_001, "invalid_parameter"), ("prompt", "😀" * 32_001, "invalid_parameter"),
 ]  # fmt: skip

@@ -201,8 +201,8 @@ async def _accept(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | N
             await _insert(connection, row, idempotency)
             rt.crash.pass_by("accept.before_commit")
             committing = True
-    except IntegrityError:
-        return await _taken(rt, row, idempotency)
+    except IntegrityError as error:
+        return await _taken(rt, row, idempotency, error)
     except DatabaseUnavailable:
         if not committing:
             raise
@@ -214,18 +214,29 @@ async def _accept_again(rt: Runtime, row: dict[str, Any], idempotency: Idempoten
     try:
         async with rt.db.write() as connection:
             await _insert(connection, row, idempotency)
-    except IntegrityError:
-        return await _taken(rt, row, idempotency)
+    except IntegrityError as error:
+        return await _taken(rt, row, idempotency, error)
     except DatabaseUnavailable as error:
         message = f"The database does not answer. GET /v1/tasks/{row['id']} will tell whether the task was accepted."
         raise GatewayError("database_unavailable", message, task_id=row["id"]) from error
     return None
 
 
-async def _taken(rt: Runtime, row: dict[str, Any], idempotency: Idempotency | None) -> str | None:
-    """Whose task stands in the way of ours: another request's, by its id, or our own from a commit unheard of."""
+async def _taken(
+    rt: Runtime, row: dict[str, Any], idempotency: Idempotency | None, error: IntegrityError
+) -> str | None:
+    """Whose task stands in the way of ours: another request's, by its id, or our own from a commit unheard of.
+
+    Raises `error` when it is neither: then something else is wrong, and there is no task.
+    """
     earlier = await claims.find(rt, row["key_id"], idempotency) if idempotency else None
-    return None if earlier == row["id"] else earlier
+    if earlier is not None and earlier != row["id"]:
+        return earlier
+    async with rt.db.read() as connection:
+        ours = (await connection.execute(select(TASKS.c.id).where(TASKS.c.id == row["id"]))).first()
+    if ours is None:
+        raise error
+    return None
 
 
 async def _insert(connection: AsyncConnection, row: dict[str, Any], idempotency: Idempotency | None) -> None:

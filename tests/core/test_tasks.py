@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
 from gateway.core import assets, ids, tasks
 from gateway.core.claims import Idempotency
 from gateway.core.errors import GatewayError
+from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
 from gateway.core.ports import TASK, Message
 from gateway.core.sweep import sweep
@@ -101,6 +103,14 @@ async def test_a_task_that_may_stand_is_not_asked_for_again(make_world: MakeWorl
         await tasks.create(world.rt, CALLER, Wanted(generation()), here=False)
     assert (caught.value.code, caught.value.retryable) == ("database_unavailable", False)
     assert caught.value.task_id is not None
+
+
+async def test_what_cannot_be_recorded_is_not_accepted(make_world: MakeWorld) -> None:
+    """A row that the database refuses for another reason, such as a key that is gone, is no task that stands already."""
+    world = make_world(ScriptedProvider())
+    with pytest.raises(IntegrityError):
+        await world.accept(Caller("key_gone"))
+    assert (await count(world), world.bells.messages) == (0, [])
 
 
 async def test_a_queue_that_takes_nothing_loses_no_task(

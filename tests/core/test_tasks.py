@@ -106,7 +106,7 @@ async def test_a_task_that_may_stand_is_not_asked_for_again(make_world: MakeWorl
 
 
 async def test_what_cannot_be_recorded_is_not_accepted(make_world: MakeWorld) -> None:
-    """A row that the database refuses for another reason, such as a key that is gone, is no task that stands already."""
+    """A row that the database refuses for another reason, such as a key that is gone, is no task."""
     world = make_world(ScriptedProvider())
     with pytest.raises(IntegrityError):
         await world.accept(Caller("key_gone"))

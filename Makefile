@@ -1,7 +1,7 @@
 # Every target works from a bare checkout: it makes .venv and installs exactly what requirements/ locks.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check acceptance format docs lock clean
+.PHONY: help run test check acceptance drill format docs lock clean
 
 # The first of these that is new enough and can make environments; they are only asked when something is to install.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -21,8 +21,8 @@ help: ## List the targets
 run: $(RUN) ## Serve everything from one process: SQLite, a folder, no services
 	@exec .venv/bin/heliograph up
 
-test: $(DEV) ## Run the whole suite
-	.venv/bin/pytest $(ARGS)
+test: $(DEV) ## Run the whole suite, two files at a time
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV) ## Lint, format, types, the import contract, generated docs and the rules of the house
 	.venv/bin/ruff check
@@ -35,6 +35,9 @@ check: $(DEV) ## Lint, format, types, the import contract, generated docs and th
 acceptance: $(DEV) ## Run only the acceptance tests, on every deployment
 	.venv/bin/pytest tests/acceptance $(ARGS)
 
+drill: $(DEV) ## Break things at random under load, and check that nothing is lost or bought twice; ARGS="--seed N"
+	.venv/bin/python -m tests.drill $(ARGS)
+
 format: $(DEV) ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
@@ -44,7 +47,7 @@ docs: $(DEV) ## Write the generated pages of docs/ anew
 
 lock: $(DEV) ## Write requirements/ anew from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 	$(COMPILE) --group build --output-file requirements/run.txt
-	$(COMPILE) --group build --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(COMPILE) --group build --group dev --all-extras --constraint requirements/run.txt --output-file requirements/dev.txt
 
 clean: ## Remove what the other targets made, but no data
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

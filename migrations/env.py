@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from gateway.core import webhook_tables  # noqa: F401 - its tables are part of the schema
 from gateway.core.tables import METADATA
 
 # Several processes may start at once and migrate: one does it, the others wait and find it done.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -29,7 +30,7 @@ from providers.contract import (
     Unsure,
 )
 from providers.fault import Fault, read_fault, retry_after
-from providers.line import Line, connections
+from providers.line import MAX_BODY, Line, connections
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection, and for a free place in the pool."""
@@ -74,6 +75,15 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+class Part(NamedTuple):
+    """One field of a multipart form: text, or with a `filename` a file."""
+
+    name: str
+    data: str | bytes
+    filename: str | None = None
+    media_type: str | None = None
+
+
 class Http:
     """What a provider is constructed with: address, secrets, time limits and the only HTTP client it uses.
 
@@ -89,6 +99,7 @@ class Http:
         secrets: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        max_body: int = MAX_BODY,
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         self.card = card
@@ -97,7 +108,8 @@ class Http:
         self.fault: Callable[[Any], Fault] = read_fault
         self._transport = transport
         self._connect_timeout = connect_timeout
-        self._now = now
+        self._max_body = max_body
+        self.now = now
 
     def __repr__(self) -> str:
         return f"Http({self.card.name})"
@@ -106,9 +118,10 @@ class Http:
     def client(self) -> httpx.AsyncClient:
         """The client itself, for a vendor's SDK; calls through it belong inside `guard`."""
         return httpx.AsyncClient(
-            transport=Line(self._transport or connections()),
+            transport=Line(self._transport or connections(), self._max_body),
             timeout=httpx.Timeout(self.card.timeout, connect=self._connect_timeout, pool=self._connect_timeout),
             headers={"user-agent": "heliograph", "accept-encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
             trust_env=False,
         )
@@ -126,11 +139,12 @@ class Http:
         *,
         paid: bool,
         json: Any = None,
+        parts: Sequence[Part] = (),
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Sends once and decodes the JSON that came back as `answer`; Broken when it is anything else."""
-        response = await self.send(method, path, paid=paid, json=json, params=params, headers=headers)
+        response = await self.send(method, path, paid=paid, json=json, parts=parts, params=params, headers=headers)
         return self.decode(response.content, answer)
 
     async def send(
@@ -140,19 +154,24 @@ class Http:
         *,
         paid: bool,
         json: Any = None,
+        parts: Sequence[Part] = (),
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Sends once and returns the successful answer, read whole. `paid`: the call may cost money if it arrives."""
+        """Sends once and returns the successful answer, read whole. `paid`: the call may cost money if it arrives.
+
+        The body is `json`, or the multipart form of `parts`.
+        """
         if not path.startswith("/"):
             raise ValueError("a path begins with a slash, because the credential must not go to another host")
         if paid and method != "POST":
             raise ValueError("a paid call is a POST, because connections repeat lost calls of other methods")
         content = None if json is None else msgspec.json.encode(json)
         sent = dict(headers or {}) | ({} if content is None else {"content-type": "application/json"})
+        files = [(one.name, (one.filename, one.data, one.media_type)) for one in parts] or None
         async with self.guard(paid=paid):
             response = await self.client.request(
-                method, self.base_url + path, content=content, params=params, headers=sent
+                method, self.base_url + path, content=content, files=files, params=params, headers=sent
             )
             response.raise_for_status()
         return response
@@ -215,16 +234,20 @@ class Http:
     def _rejection(self, response: httpx.Response, *, paid: bool) -> ProviderError:
         try:
             fault = self.fault(msgspec.json.decode(response.content))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, httpx.ResponseNotRead):
             fault = Fault()
-        if not fault.message:
-            fault = msgspec.structs.replace(
-                fault, message=f"{self.card.title} answered with status {response.status_code}"
-            )
-        wait = retry_after(response.headers, self._now())
-        failure = self.failure(fault, _by_status(response.status_code), retry_after=wait)
+        plain = f"{self.card.title} answered with status {response.status_code}"
+        said = msgspec.structs.replace(fault, message=fault.message or plain)
+        wait = retry_after(response.headers, self.now())
+        failure = self.failure(said, _by_status(response.status_code), retry_after=wait)
+        if fault.message and response.status_code >= 500 and not isinstance(failure, Refused):
+            # A server in trouble speaks of itself; and where it quotes the prompt, no log may have its words either.
+            failure = self.failure(msgspec.structs.replace(fault, message=plain), "unsure", retry_after=wait)
+            failure.detail = self._clean(", ".join(fault.codes), MESSAGE_LENGTH) or None
         if isinstance(failure, Unsure) and not paid:
-            return Unavailable(failure.message, code=failure.code, retry_after=wait)
+            unserved = Unavailable(failure.message, code=failure.code, retry_after=wait)
+            unserved.detail = failure.detail
+            return unserved
         return failure
 
     def _clean(self, text: str, length: int) -> str:

@@ -1,7 +1,8 @@
 """Finds the vendors: those built in, those of outside packages, and modules that a setting names.
 
 A vendor is a module `x.py` in which one Provider subclass is defined, and its card `x.toml` beside it. Cards are
-read at once, modules are imported only when a provider is built.
+read at once, modules are imported only when a provider is built. A vendor whose card says that it needs what is not
+installed is left out.
 """
 
 from __future__ import annotations
@@ -29,24 +30,28 @@ class RegistryError(ValueError):
 
 
 class Registry:
-    """All vendors that can be used, by name."""
+    """All vendors that can be used, by name; in `absent` those that need what is not installed."""
 
-    def __init__(self, cards: Mapping[str, Card], modules: Mapping[str, str]) -> None:
+    def __init__(
+        self, cards: Mapping[str, Card], modules: Mapping[str, str], absent: Mapping[str, Card] = MappingProxyType({})
+    ) -> None:
         self.cards: Mapping[str, Card] = MappingProxyType(dict(cards))
+        self.absent: Mapping[str, Card] = MappingProxyType(dict(absent))
         self._modules = dict(modules)
 
     @classmethod
     def load(cls, modules: Sequence[str] = ()) -> Registry:
         """Reads the card of every vendor; raises RegistryError or CardError for one that is not in order."""
-        cards: dict[str, Card] = {}
+        found: dict[str, Card] = {}
         homes: dict[str, str] = {}
         outside = (point.module for point in entry_points(group=GROUP))
         for module in dict.fromkeys((*_built_in(), *outside, *modules)):
             card = _card(module)
-            if card.name in cards:
+            if card.name in found:
                 raise RegistryError(f"{module}: {homes[card.name]} is a vendor named {card.name} already")
-            cards[card.name], homes[card.name] = card, module
-        return cls(cards, homes)
+            found[card.name], homes[card.name] = card, module
+        absent = {name: card for name, card in found.items() if _lacks(card)}
+        return cls({name: card for name, card in found.items() if name not in absent}, homes, absent)
 
     def build(
         self,
@@ -61,7 +66,7 @@ class Registry:
 
         The first time it imports the vendor's module, and its SDK with it, which may take a second or two.
         """
-        if name not in self._modules:
+        if name in self.absent or name not in self._modules:
             raise RegistryError(f"there is no vendor {name}; there are {', '.join(sorted(self._modules))}")
         provider = _provider(self._modules[name])
         return provider(card, Http(card, base_url=base_url, secrets=secrets, transport=transport))
@@ -88,6 +93,12 @@ def _card(module: str) -> Card:
     if card.name != name:
         raise RegistryError(f"{module}: its card is named {card.name}, not {name}")
     return card
+
+
+def _lacks(card: Card) -> bool:
+    """Whether a module is missing that the vendor needs. A mere folder of that name is not the module."""
+    specs = [find_spec(module) for module in (card.needs.modules if card.needs else ())]
+    return any(spec is None or spec.origin is None for spec in specs)
 
 
 def _provider(module: str) -> type[Provider]:

@@ -21,6 +21,7 @@ class Upstream:
 
     def __init__(self, scheme: str) -> None:
         self.requests: list[bytes] = []
+        self.connections = 0
         self.base_url = ""
         self._scheme = scheme
 
@@ -41,6 +42,7 @@ async def upstream(
         task = asyncio.current_task()
         assert task is not None
         talks.add(task)
+        found.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 found.requests.append(await _request(reader))
@@ -71,6 +73,13 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
 async def answers(writer: asyncio.StreamWriter) -> bool:
     """Answers as it should."""
     writer.write(OK)
+    await writer.drain()
+    return True
+
+
+async def sets_a_cookie(writer: asyncio.StreamWriter) -> bool:
+    """Answers with a cookie."""
+    writer.write(OK.replace(b"\r\n", b"\r\nSet-Cookie: session=1; Path=/\r\n", 1))
     await writer.drain()
     return True
 

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
-from providers.card import Card, CardError, UsagePrice, decode, load
+from providers.card import Beside, Card, CardError, UsagePrice, decode, load
 from providers.registry import Registry
 
 MODEL = {"name": "m", "kind": "image", "operations": ["generation"]}
 TODAY = dt.date(2026, 11, 21)
+
+
+def price(**when: str) -> dict[str, Any]:
+    """A price for that."""
+    return {"as_of": TODAY, "rows": [{"usd": "0.01", "when": when}]}
 
 
 def card(**members: Any) -> Card:
@@ -32,6 +37,9 @@ def card(**members: Any) -> Card:
         ({"models": [{**MODEL, "kind": "sound"}]}, r"\$\.models\[0\]\.kind"),
         ({"models": [{**MODEL, "price": {"as_of": TODAY, "rows": [{"usd": "0.0000001"}]}}]}, "usd"),
         ({"models": [{**MODEL, "price": {"as_of": TODAY, "rows": [{"usd": 0.01}]}}]}, "usd"),
+        ({"models": [{**MODEL, "price": price(colour="red")}]}, "model m: a price is for colour; there are size, "),
+        ({"models": [{**MODEL, "sizes": ["1x1"], "price": price(size="2x2")}]}, "for size 2x2; allowed are 1x1"),
+        ({"models": [{**MODEL, "price": {**price(), "unit": "second"}}]}, "per second needs a parameter seconds"),
         ({"models": [MODEL, MODEL]}, "two models are named m"),
         ({"models": [{"name": "a", "like": "m"}, MODEL]}, "there is no model m above a"),
     ],
@@ -97,15 +105,26 @@ def test_usage_is_priced(usage: dict[str, Any], cost: int | None) -> None:
     assert PRICE.cost(usage) == cost
 
 
+def test_what_is_counted_beside_an_output_is_priced() -> None:
+    """So many for each output, byte of the prompt, input and preview, at the price of their place, rounded up once."""
+    beside = {"in.text": Beside(each=6, byte=1), "in.image": Beside(input=100), "out": Beside(preview=10)}
+    price = UsagePrice(TODAY, {"in.text": "0.5", "in.image": "8", "out": "30"}, "total", beside)
+    assert price.most_beside(prompt=5, inputs=2, previews=3) == 6 + 1600 + 900
+
+
+def test_what_is_counted_beside_needs_a_price() -> None:
+    """A card that counts something which costs nothing has a slip in it."""
+    usage = {"as_of": TODAY, "per_million": {"out": "30"}, "total": "total", "beside": {"outt": {"preview": 1}}}
+    with pytest.raises(CardError, match="outt is counted and has no price; there are out"):
+        card(models=[{**MODEL, "usage_price": usage}])
+
+
 @pytest.mark.parametrize("name", sorted(Registry.load().cards))
 def test_the_cards_hold_together(name: str) -> None:
-    """Defaults are among the values, default sizes among the sizes, and prices are for members that exist."""
+    """Defaults are among the values, and default sizes among the sizes."""
     for model in Registry.load().cards[name].models:
         assert model.operations
         assert model.default_size is None or model.default_size in model.sizes
+        assert model.usage_price is None or model.usage_price.beside, f"nobody says what {model.name} bills beside"
         for parameter in model.parameters.values():
             assert parameter.default is None or not parameter.values or parameter.default in parameter.values
-        for row in model.price.rows if model.price else ():
-            for member, value in row.when.items():
-                assert member in ("size", "aspect_ratio") or member in model.parameters
-                assert member == "size" or value in model.parameters[member].values

@@ -29,8 +29,9 @@ from providers.contract import (
 )
 from providers.fault import Fault
 from providers.http import Http
-from providers.line import MAX_BODY
+from providers.line import MAX_BODY, MAX_REASON
 from tests.providers.sockets import (
+    OK,
     Behaviour,
     answers,
     answers_half,
@@ -38,6 +39,7 @@ from tests.providers.sockets import (
     hangs_up,
     resets,
     says_nothing,
+    sets_a_cookie,
     speaks_no_http,
     upstream,
 )
@@ -71,6 +73,7 @@ async def http(
     base_url: str | None = None,
     timeout: float = 5.0,
     errors: dict[str, ErrorClass] | None = None,
+    max_body: int = MAX_BODY,
 ) -> AsyncIterator[Http]:
     """An Http over a handler, or over real connections."""
     transport = httpx.MockTransport(handler) if handler else None
@@ -80,6 +83,7 @@ async def http(
         secrets={"api_key": SECRET},
         transport=transport,
         connect_timeout=min(timeout, 5.0),
+        max_body=max_body,
         now=lambda: NOW,
     )
     try:
@@ -325,6 +329,49 @@ async def test_an_order_is_not_repeated_when_a_used_connection_dies() -> None:
         assert len(server.requests) == 2
 
 
+async def test_what_is_said_unasked_answers_nobody() -> None:
+    """What a vendor sends over an idle connection is not taken for the answer to the next order, which is another's."""
+    answered, said = asyncio.Event(), asyncio.Event()
+
+    async def speaks_again(writer: asyncio.StreamWriter) -> bool:
+        await answers(writer)
+        await answered.wait()
+        writer.write(OK.replace(b"true", b"null"))
+        await writer.drain()
+        said.set()
+        return True
+
+    async with upstream(speaks_again, answers) as server, http(base_url=server.base_url) as made:
+        assert (await made.request("POST", "/order", Ok, json={}, paid=True)).ok
+        answered.set()
+        await said.wait()
+        for _ in range(5):
+            # The loop hears what has been said.
+            await asyncio.sleep(0)
+        assert (await made.request("POST", "/order", Ok, json={}, paid=True)).ok
+        assert (server.connections, len(server.requests)) == (2, 2)
+
+
+async def test_silent_connections_are_used_again() -> None:
+    """Orders in turn go over one connection."""
+    async with upstream(answers) as server, http(base_url=server.base_url) as made:
+        for _ in range(3):
+            await made.request("POST", "/order", Ok, json={}, paid=True)
+        assert (server.connections, len(server.requests)) == (1, 3)
+
+
+async def test_cookies_are_not_kept() -> None:
+    """What a vendor sets with one answer does not go along with the order of another caller."""
+    async with upstream(sets_a_cookie) as server:
+        # One of two jars would keep none of a bare address, the other none of this name.
+        for base_url in (server.base_url, server.base_url.replace("127.0.0.1", "localhost")):
+            async with http(base_url=base_url) as made:
+                for _ in range(2):
+                    await made.request("GET", "/order", Ok, paid=False)
+    assert len(server.requests) == 4
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+
+
 async def test_a_refused_connection_took_nothing() -> None:
     """Where nobody listens, a paid call is surely not accepted."""
     async with http(base_url=f"http://127.0.0.1:{free_port()}") as made:
@@ -389,15 +436,50 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert (await made.request("GET", "/order", Ok, paid=False)).ok
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-async def test_bodies_are_bounded(compressed: bool) -> None:
-    """An answer beyond the bound is broken off, and so is one that grows beyond it when it is unpacked."""
-    body = bytes(MAX_BODY + 1)
-    headers = {"content-encoding": "gzip"} if compressed else {}
-    content = gzip.compress(body, 1) if compressed else body
-    async with http(lambda request: httpx.Response(200, content=_chunks(content), headers=headers)) as made:
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_bodies_are_bounded(packed: bool, claimed: bool) -> None:
+    """An answer of just the bound is read; one beyond it is broken off, also when it is only that large unpacked."""
+
+    def answer(size: int) -> httpx.Response:
+        content = gzip.compress(bytes(size)) if packed else bytes(size)
+        headers = {"content-encoding": "gzip"} if packed else {}
+        return httpx.Response(200, content=content if claimed else _chunks(content), headers=headers)
+
+    async with http(lambda request: answer(1000), max_body=1000) as made:
+        assert (await made.send("POST", "/order", paid=True)).content == bytes(1000)
+    async with http(lambda request: answer(1001), max_body=1000) as made:
+        with pytest.raises(Broken, match="larger than 1000 bytes"):
+            await made.send("POST", "/order", paid=True)
+
+
+async def test_an_answer_that_claims_too_much_is_not_read() -> None:
+    """A length beyond the bound is enough to break the answer off."""
+
+    async def content() -> AsyncIterator[bytes]:
+        raise AssertionError("the answer was read")
+        yield b""
+
+    answer = httpx.Response(200, content=content(), headers={"content-length": "1001"})
+    async with http(lambda request: answer, max_body=1000) as made:
         with pytest.raises(Broken):
             await made.send("POST", "/order", paid=True)
+
+
+async def test_of_an_error_the_beginning_is_read() -> None:
+    """What an error says is cut and not refused, for its status tells more than that its body is too large."""
+    read = 0
+
+    async def content() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 2**16
+            yield bytes(2**16)
+
+    async with http(lambda request: httpx.Response(429, content=content())) as made:
+        with pytest.raises(RateLimited):
+            await made.send("POST", "/order", paid=True)
+    assert read == MAX_REASON
 
 
 async def _chunks(content: bytes) -> AsyncIterator[bytes]:

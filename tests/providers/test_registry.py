@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from providers import vendors
-from providers.card import CardError
+from providers.card import CardError, Needs
 from providers.contract import Generation, Kind, Operation, Order
 from providers.registry import Registry, RegistryError
 
@@ -53,7 +54,8 @@ def test_every_built_in_vendor_is_found() -> None:
     """Each module among the vendors is in the registry, under its own name."""
     modules = {file.stem for file in Path(vendors.__path__[0]).glob("*.py") if not file.stem.startswith("_")}
     assert {"demo", "openai"} <= modules
-    assert modules <= set(Registry.load().cards)
+    registry = Registry.load()
+    assert modules <= {*registry.cards, *registry.absent}
 
 
 @pytest.mark.parametrize("name", sorted(Registry.load().cards))
@@ -144,6 +146,31 @@ def test_a_module_must_define_one_provider(make: Make, module: str) -> None:
     registry = Registry.load([stem])
     with pytest.raises(RegistryError, match=r"acme_nine: it defines [02] Provider subclasses instead of one"):
         registry.build(stem, registry.cards[stem], secrets={})
+
+
+NEEDS = (
+    CARD
+    + """
+[needs]
+modules = ["json", "{module}"]
+install = "acme[all]"
+"""
+)
+
+
+def test_a_vendor_is_left_out_without_what_it_needs(make: Make, tmp_path: Path) -> None:
+    """One module that is missing, or is a mere folder of its name, leaves it out; when all are there, it is there."""
+    (tmp_path / "acme_sdk").mkdir()
+    for module in ("acme_sdk", "no_such_module"):
+        registry = Registry.load([make("acme_ten", card=NEEDS.replace("{module}", module))])
+        assert "acme_ten" not in registry.cards
+        assert registry.absent["acme_ten"].needs == Needs(("json", module), "acme[all]")
+        with pytest.raises(RegistryError, match="there is no vendor acme_ten"):
+            registry.build("acme_ten", registry.absent["acme_ten"], secrets={})
+    (tmp_path / "acme_sdk/__init__.py").touch()
+    importlib.invalidate_caches()
+    registry = Registry.load([make("acme_ten", card=NEEDS.replace("{module}", "acme_sdk"))])
+    assert ("acme_ten" in registry.cards, "acme_ten" in registry.absent) == (True, False)
 
 
 def test_an_unknown_vendor_is_an_error() -> None:

@@ -1,31 +1,46 @@
-"""Demo: draws a picture here, at once, without a key or a network.
+"""Demo: draws a picture or a film here, at once, without a key or a network.
 
-A heliograph signals with a mirror and the sun; each picture shows one in hills of its own. The prompt, the seed, the
-size and the index decide everything in it, so the same order gives the same bytes.
+A heliograph signals with a mirror and the sun; each picture shows one in hills of its own, and each film wanders over
+such a picture, or over one that it is given. The prompt, the seed, the size and the index decide everything in it, so
+the same order gives the same bytes. Pictures that come along are worked on for real, by plain means.
 """
 
 from __future__ import annotations
 
 import asyncio
-import colorsys
 import hashlib
 import io
-import math
-import random
-import unicodedata
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+import av
+import msgspec
+from PIL import Image, ImageOps
 
-from providers.contract import Done, Generation, Order, Output, Progress, Provider, Refused
+from providers.contract import (
+    Done,
+    Generation,
+    Kind,
+    Operation,
+    Order,
+    Output,
+    Preview,
+    Progress,
+    Provider,
+    Refused,
+    Role,
+)
+from providers.painting import caption, chances, colour, paint, scene
+from providers.rescaling import rescale
+from providers.retouching import blur, cut_out, edit, opened, styled, vary
 
 if TYPE_CHECKING:
     from providers.card import Card
     from providers.http import Http
 
-Colour = tuple[int, int, int]
 Inputs = TypeVarTuple("Inputs")
 Result = TypeVar("Result")
 
@@ -37,38 +52,155 @@ ASPECT_SIZES: Mapping[str, str] = {
     "9:16": "1024x1792",
 }
 DEFAULT_SIZE = "1024x1024"
+MARK = "demo"
+"""What stands in every picture, so that none is taken for a model's."""
 THREADS = 2
 PAINTING_SHARE = 0.7
 """The part of the work on one picture that is done when it is painted and not yet encoded."""
 
 
+# Of films: the frame's size for a resolution and a shape; how much larger the picture is that they wander over; how
+# many parts of the work progress is reported for.
+LONG_EDGES: Mapping[str, int] = {"144p": 256, "360p": 640, "720p": 1280}
+DEFAULT_RESOLUTION, DEFAULT_SECONDS, DEFAULT_FPS = "360p", 4, 24
+MARGIN, PARTS = 1.3, 8
+
+
 class Demo(Provider):
-    """Pictures that cost nothing; drawn in threads, so the event loop stays free."""
+    """Pictures and films that cost nothing; made in threads, so the event loop stays free."""
 
     def __init__(self, card: Card, http: Http) -> None:
         super().__init__(card, http)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="demo")
 
     async def submit(self, order: Order) -> Done:
-        """Draws all pictures of the order, one after the other; `usage` tells the seed that was used."""
-        wanted = order.generation
-        size = _size(wanted)
-        seed = wanted.parameters.get("seed")
+        """Makes all outputs of the order, one after the other; `usage` tells the seed that was used."""
+        seed = order.generation.parameters.get("seed")
         if seed is None:
             seed = int.from_bytes(hashlib.sha256(order.idempotency_key.encode()).digest()[:4])
-        save = _saving(wanted.parameters)
-        outputs = []
-        for index in range(wanted.n):
-            note = f"picture {index + 1} of {wanted.n}"
-            picture = await self._in_thread(paint, wanted.prompt, seed, size, index)
-            await order.report(Progress((index + PAINTING_SHARE) / wanted.n, note))
-            data = await self._in_thread(encode, picture, save)
-            await order.report(Progress((index + 1) / wanted.n, note))
-            outputs.append(Output(f"image/{save['format']}", data=data, width=size[0], height=size[1]))
+        make_one = self._film if order.generation.kind is Kind.VIDEO else self._picture
+        outputs = [await make_one(order, seed, index) for index in range(order.generation.n)]
         return Done(tuple(outputs), cost=0, usage={"seed": seed})
+
+    async def _picture(self, order: Order, seed: int, index: int) -> Output:
+        wanted, save = order.generation, _saving(order.generation.parameters)
+        note = f"picture {index + 1} of {wanted.n}"
+        picture = await self._in_thread(make, order, seed, index)
+        await order.report(Progress((index + PAINTING_SHARE) / wanted.n, note))
+        await self._preview(order, picture, save, index)
+        # What is seen through stays so: only PNG and WebP can say it.
+        plain = picture.convert("RGB") if save["format"] == "jpeg" else picture
+        data = await self._in_thread(encode, plain, save)
+        await order.report(Progress((index + 1) / wanted.n, note))
+        return Output(f"image/{save['format']}", data=data, width=picture.width, height=picture.height)
+
+    async def _preview(self, order: Order, picture: Image.Image, save: Mapping[str, Any], index: int) -> None:
+        """Shows the picture on its way, less blurred each time, as a model that clears up noise would."""
+        count, n = order.generation.partial_images, order.generation.n
+        for step in range(count):
+            blurred = await self._in_thread(blur, picture.convert("RGB"), count - step)
+            data = await self._in_thread(encode, blurred, save)
+            share = PAINTING_SHARE + (1 - PAINTING_SHARE) * (step + 1) / (count + 1)
+            preview = Preview(f"image/{save['format']}", data, index * count + step)
+            await order.report(Progress((index + share) / n, f"preview {step + 1} of {count}", preview))
+
+    async def _film(self, order: Order, seed: int, index: int) -> Output:
+        wanted = order.generation
+        if wanted.operation is Operation.UPSCALE:
+            output = await self._in_thread(rescale, order.of(Role.VIDEO)[0], wanted.parameters)
+            await order.report(Progress(1.0, "rescaled"))
+            return output
+        size = _film_size(wanted)
+        seconds = wanted.parameters.get("seconds", DEFAULT_SECONDS)
+        fps = wanted.parameters.get("fps", DEFAULT_FPS)
+        first = next((one.data for one in order.of(Role.FIRST_FRAME)), None)
+        with tempfile.TemporaryDirectory(prefix="heliograph-demo-") as folder:
+            film = await self._in_thread(Film, Path(folder) / "film.mp4", wanted.prompt, seed, index, size, fps, first)
+            for part in range(PARTS):
+                await self._in_thread(film.shoot, seconds * fps * (part + 1) // PARTS, seconds * fps)
+                done = (index + (part + 1) / PARTS) / wanted.n
+                await order.report(Progress(done, f"film {index + 1} of {wanted.n}"))
+            data = await self._in_thread(film.cut)
+        return Output("video/mp4", data=data, width=size[0], height=size[1], seconds=seconds)
 
     async def _in_thread(self, work: Callable[[*Inputs], Result], *inputs: *Inputs) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *inputs)
+
+
+class Film:
+    """A film in the making: a window that wanders over one large picture, the first frame of a film or a drawn one."""
+
+    def __init__(
+        self,
+        file: Path,
+        prompt: str,
+        seed: int,
+        index: int,
+        size: tuple[int, int],
+        fps: int,
+        first: bytes | None,
+    ) -> None:
+        self.file, self.size, self.shot = file, size, 0
+        chance = chances(prompt, seed, index)
+        large = round(size[0] * MARGIN), round(size[1] * MARGIN)
+        # Drawn or given, the film begins in one corner of the picture and ends in another.
+        self.picture = scene(prompt, seed, large, index) if first is None else _covering(first, large)
+        self.bar = colour(chance.random(), 0.7, 0.9)
+        corners = chance.sample([(0, 0), (0, 1), (1, 0), (1, 1)], 2)
+        room = large[0] - size[0], large[1] - size[1]
+        self.begin, self.end = [(x * room[0], y * room[1]) for x, y in corners]
+        self.caption = Image.new("RGBA", size)
+        caption(self.caption, prompt, MARK)
+        self.container = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"})
+        # A constant quantiser: with rate control the same frames give other bytes each time.
+        self.stream: Any = self.container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "qp": "26"})
+        self.stream.width, self.stream.height = size
+        self.stream.pix_fmt = "yuv420p"
+        # The bytes depend on how many threads encode.
+        self.stream.codec_context.thread_count = 1
+
+    def shoot(self, until: int, number: int) -> None:
+        """Makes the frames up to `until`, of `number` in all."""
+        for place in range(self.shot, until):
+            frame: Any = av.VideoFrame
+            self.container.mux(self.stream.encode(frame.from_image(self._frame(place / max(number - 1, 1)))))
+        self.shot = until
+
+    def cut(self) -> bytes:
+        """Ends the film: its bytes, MP4 with H.264."""
+        self.container.mux(self.stream.encode())
+        self.container.close()
+        return self.file.read_bytes()
+
+    def _frame(self, done: float) -> Image.Image:
+        """What is seen when so much of the film is over, and how much that is."""
+        smooth = done * done * (3 - 2 * done)
+        left, top = (round(a + (b - a) * smooth) for a, b in zip(self.begin, self.end, strict=True))
+        frame = self.picture.crop((left, top, left + self.size[0], top + self.size[1]))
+        frame.paste(self.caption, (0, 0), self.caption)
+        height = max(2, self.size[1] // 90)
+        bar = (0, self.size[1] - height, max(1, round(self.size[0] * done)), self.size[1])
+        frame.paste(self.bar, bar)
+        return frame
+
+
+def _film_size(wanted: Generation) -> tuple[int, int]:
+    """Width and height in pixels; a size counts more than a resolution and a shape."""
+    if wanted.size not in (None, "auto"):
+        return _size(wanted)
+    edge = LONG_EDGES.get(wanted.parameters.get("resolution", DEFAULT_RESOLUTION))
+    if edge is None:
+        raise Refused("there is no such resolution", param="resolution")
+    across, down = _size(msgspec.structs.replace(wanted, size=None, aspect_ratio=wanted.aspect_ratio or "16:9"))
+    if wanted.aspect_ratio == "1:1":
+        return edge * 9 // 16, edge * 9 // 16
+    return (edge, edge * 9 // 16) if across > down else (edge * 9 // 16, edge)
+
+
+def _covering(data: bytes, size: tuple[int, int]) -> Image.Image:
+    """A given picture, upright, cut to that size."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return ImageOps.fit(ImageOps.exif_transpose(picture).convert("RGB"), size)
 
 
 def _size(wanted: Generation) -> tuple[int, int]:
@@ -91,139 +223,28 @@ def _saving(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": kind, "quality": quality} | ({"method": 1} if kind == "webp" else {})
 
 
+def make(order: Order, seed: int, index: int) -> Image.Image:
+    """The picture number `index` of an order: painted, or worked out of the pictures that came with it."""
+    wanted = order.generation
+    pictures = [opened(one) for one in order.of(Role.IMAGE)]
+    if not pictures:
+        return styled(order, paint(wanted.prompt, seed, _size(wanted), index, MARK))
+    first, parameters = pictures[0], wanted.parameters
+    if wanted.operation is Operation.UPSCALE:
+        scale = parameters.get("scale", 2)
+        return first.resize((round(first.width * scale), round(first.height * scale)), Image.Resampling.LANCZOS)
+    if wanted.operation is Operation.REMOVE_BACKGROUND:
+        return cut_out(first)
+    if wanted.operation is Operation.VARIATION:
+        made = vary(first, seed + index)
+    else:
+        made = edit(order, pictures, paint(wanted.prompt, seed, first.size, index, MARK))
+    asked = {wanted.size, wanted.aspect_ratio} - {None, "auto"}
+    return ImageOps.fit(made, _size(wanted), Image.Resampling.LANCZOS) if asked else made
+
+
 def encode(picture: Image.Image, save: Mapping[str, Any]) -> bytes:
     """The bytes of a picture, saved as told."""
     file = io.BytesIO()
     picture.save(file, **save)
     return file.getvalue()
-
-
-def paint(prompt: str, seed: int, size: tuple[int, int], index: int) -> Image.Image:
-    """The picture number `index` of a prompt: sky, sun, rays, hills, a heliograph and the prompt itself."""
-    chance = random.Random(hashlib.sha256(f"{seed}\n{index}\n{prompt}".encode()).digest())  # noqa: S311 - a picture is no secret
-    width, height = size
-    hue, night = chance.random(), chance.random() < 0.3
-    sun = width * chance.uniform(0.2, 0.8), height * chance.uniform(0.16, 0.36)
-    horizon = round(height * chance.uniform(0.52, 0.62))
-    picture = _sky(size, hue, night)
-    _shine(picture, sun, hue, horizon + height // 6, chance)
-    front = _hills(picture, hue, night, horizon, chance)
-    _heliograph(picture, front[round(len(front) * chance.uniform(0.25, 0.75))], _colour(hue + 0.16, 0.95, 0.9))
-    _caption(picture, prompt)
-    return picture
-
-
-def _colour(hue: float, light: float, strength: float) -> Colour:
-    red, green, blue = colorsys.hls_to_rgb(hue % 1, light, strength)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def _sky(size: tuple[int, int], hue: float, night: bool) -> Image.Image:
-    column = Image.linear_gradient("L").crop((0, 0, 1, 256)).resize((1, size[1]), Image.Resampling.BILINEAR)
-    top = _colour(hue, 0.16 if night else 0.40, 0.55)
-    middle = _colour(hue + 0.06, 0.34 if night else 0.66, 0.6)
-    bottom = _colour(hue + 0.14, 0.6 if night else 0.86, 0.8)
-    return ImageOps.colorize(column, top, bottom, middle).resize(size, Image.Resampling.NEAREST)
-
-
-def _shine(picture: Image.Image, sun: tuple[float, float], hue: float, bottom: int, chance: random.Random) -> None:
-    """The sun, its glow and its rays, down to `bottom`; beneath it are only hills."""
-    x, y = sun
-    radius = min(picture.size) * chance.uniform(0.06, 0.1)
-    light = Image.new("L", (picture.width // 4, bottom // 4))
-    draw = ImageDraw.Draw(light)
-    count, turn, reach = chance.randint(9, 15), chance.random(), sum(picture.size)
-    for ray in range(count):
-        middle, half = (turn + ray / count) * math.tau, math.pi / count * chance.uniform(0.25, 0.6)
-        edges = [
-            (x / 4 + reach * math.cos(angle), y / 4 + reach * math.sin(angle))
-            for angle in (middle - half, middle + half)
-        ]
-        draw.polygon([(x / 4, y / 4), *edges], fill=chance.randint(16, 36))
-    reach = round(radius * 9 / 4)
-    glow = Image.radial_gradient("L").point([round(max(0.0, 1 - far / 178) ** 2 * 190) for far in range(256)])
-    light, halo = light.filter(ImageFilter.BoxBlur(1)), Image.new("L", light.size)
-    halo.paste(glow.resize((reach * 2, reach * 2)), (round(x / 4) - reach, round(y / 4) - reach))
-    light = ImageChops.add(light, halo).resize((picture.width, bottom), Image.Resampling.BICUBIC)
-    picture.paste(_colour(hue + 0.16, 0.92, 0.9), (0, 0), light)
-    disc = Image.new("L", (round(radius * 8), round(radius * 8)))
-    ImageDraw.Draw(disc).ellipse((0, 0, disc.width - 1, disc.height - 1), fill=255)
-    disc = disc.reduce(4)
-    picture.paste(_colour(hue + 0.16, 0.96, 0.95), (round(x - disc.width / 2), round(y - disc.height / 2)), disc)
-
-
-def _hills(
-    picture: Image.Image, hue: float, night: bool, horizon: int, chance: random.Random
-) -> list[tuple[int, float]]:
-    """Ranges of hills, darker the nearer they are; returns the outline of the range before the nearest."""
-    width, height = picture.size
-    count = chance.randint(4, 6)
-    outlines = []
-    for number in range(count):
-        depth = (number + 1) / count
-        base, swing = horizon + (height - horizon) * number / count * 0.95, height * (0.03 + 0.06 * depth)
-        waves = [
-            (chance.uniform(0.6, 1.6) * wave / width * math.tau, chance.random() * math.tau, swing / wave)
-            for wave in range(1, 5)
-        ]
-        outline = [
-            (x, base + sum(high * math.sin(often * x + shift) for often, shift, high in waves))
-            for x in range(0, width + 8, 8)
-        ]
-        light = (0.3 if night else 0.52) * (1 - depth) + 0.10
-        _fill_below(picture, outline, _colour(hue + 0.14 - 0.3 * depth, light, 0.35 + 0.2 * depth))
-        outlines.append(outline)
-    return outlines[-2]
-
-
-def _fill_below(picture: Image.Image, outline: list[tuple[int, float]], colour: Colour) -> None:
-    """Fills everything under the outline; its edge is drawn at double height and halved, so that it is smooth."""
-    top = max(0, math.floor(min(y for _, y in outline)))
-    bottom = min(picture.height, math.ceil(max(y for _, y in outline)))
-    if bottom > top:
-        edge = Image.new("L", (picture.width, (bottom - top) * 2))
-        corners = [(0.0, edge.height), *((x, (y - top) * 2) for x, y in outline), (outline[-1][0], edge.height)]
-        ImageDraw.Draw(edge).polygon(corners, fill=255)
-        picture.paste(colour, (0, top), edge.reduce((1, 2)))
-    picture.paste(colour, (0, bottom, picture.width, picture.height))
-
-
-def _heliograph(picture: Image.Image, foot: tuple[int, float], light: Colour) -> None:
-    """A mirror on three legs that flashes, standing at `foot`; drawn four times as large and reduced."""
-    side = max(8, min(picture.size) // 12)
-    big = Image.new("RGBA", (side * 4, side * 4))
-    draw = ImageDraw.Draw(big)
-    middle, mirror, line = side * 2, side * 1.1, max(2, side // 8)
-    third = side / 3
-    for leg in (-0.9, 0.0, 0.9):
-        draw.line((middle, mirror, middle + leg * side, side * 4), fill=(24, 22, 28, 255), width=line)
-    for reach, thin in ((side, 0.12), (side * 0.7, 0.2)):
-        tilt = math.pi / 4 if thin > 0.15 else 0.0
-        points = [
-            (middle + length * math.cos(tilt + k * math.pi / 4), mirror + length * math.sin(tilt + k * math.pi / 4))
-            for k, length in enumerate((reach, reach * thin) * 4)
-        ]
-        draw.polygon(points, fill=(*light, 255))
-    draw.ellipse((middle - third, mirror - third, middle + third, mirror + third), fill=(255, 255, 255, 255))
-    small = big.reduce(4)
-    picture.paste(small, (round(foot[0] - side / 2), round(foot[1] - side * 0.85)), small)
-
-
-def _caption(picture: Image.Image, prompt: str) -> None:
-    """The prompt at the bottom, cut to the width, and at the top a mark that says what made this picture."""
-    letters = max(10, min(picture.size) // 48)
-    font, draw = ImageFont.load_default(letters), ImageDraw.Draw(picture)
-    room = picture.width - 2 * letters
-    text = _plain(prompt[:400])
-    if draw.textlength(text, font) > room:
-        while text and draw.textlength(text + " …", font) > room:
-            text = text[: len(text) * 9 // 10]
-        text += " …"
-    draw.text((letters, picture.height - letters), text, (235, 235, 235), font, "ls")
-    draw.text((picture.width - letters, letters), "demo", (235, 235, 235), font, "rt")
-
-
-def _plain(text: str) -> str:
-    """The text in the letters that Pillow's own font has."""
-    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
-    return "".join(letter if letter.isascii() else "?" for letter in letters if not unicodedata.combining(letter))

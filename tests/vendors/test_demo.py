@@ -6,9 +6,9 @@ import io
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
-from providers.contract import Done, Generation, Kind, Operation, Order, Progress, Refused
+from providers.contract import Done, Generation, Input, Kind, Operation, Order, Progress, Refused, Role
 from providers.registry import Registry
 
 REGISTRY = Registry.load()
@@ -152,3 +152,94 @@ async def test_it_costs_nothing() -> None:
     assert price is not None
     assert [row.usd for row in price.rows] == ["0"]
     assert (await draw(size="256x256")).cost == 0
+
+
+def given(role: Role = Role.IMAGE, colour: str = "blue", mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Input:
+    """A picture of one colour; a mask is transparent in its left half."""
+    image = Image.new(mode, size, colour)
+    if role is Role.MASK:
+        image.paste((0, 0, 0, 0), (0, 0, size[0] // 2, size[1]))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Input(role, "image/png", file.getvalue(), *size)
+
+
+async def rework(operation: Operation, *inputs: Input, **members: Any) -> Image.Image:
+    """The first picture that the demo makes of these."""
+    wanted = Generation(Kind.IMAGE, operation, "demo-image", **{"prompt": "a sun", **members})
+    order = Order(wanted, "demo-image", "attempt-1", inputs=inputs)
+    result = await REGISTRY.build("demo", CARD, secrets={}).submit(order)
+    assert isinstance(result, Done)
+    return decoded(result)
+
+
+async def test_a_mask_says_where_to_paint() -> None:
+    """What the mask keeps is the caller's picture to the pixel; where it is transparent there is something new."""
+    made = await rework(Operation.EDIT, given(), given(Role.MASK, mode="RGBA"))
+    assert made.size == (64, 48)
+    assert set(made.crop((32, 0, 64, 48)).get_flattened_data()) == {(0, 0, 255)}
+    assert (0, 0, 255) not in made.crop((0, 0, 30, 40)).get_flattened_data()
+
+
+async def test_strength_says_how_much_is_new() -> None:
+    """Without a mask all of the picture changes, from not at all to wholly."""
+    assert set((await rework(Operation.EDIT, given(), parameters={"strength": 0.0})).get_flattened_data()) == {
+        (0, 0, 255)
+    }
+    assert (0, 0, 255) not in (await rework(Operation.EDIT, given(), parameters={"strength": 1.0})).get_flattened_data()
+
+
+async def test_further_pictures_are_seen() -> None:
+    """A second picture lies in the corner."""
+    made = await rework(Operation.EDIT, given(), given(colour="red"), parameters={"strength": 0.0})
+    assert made.getpixel((1, 46)) == (255, 0, 0)
+
+
+async def test_a_style_gives_its_colours() -> None:
+    """The result has no colour that the style has not."""
+    made = await rework(Operation.EDIT, given(), given(Role.STYLE, "green"))
+    assert set(made.get_flattened_data()) == {(0, 128, 0)}
+
+
+async def test_an_edit_has_the_size_that_is_asked_for() -> None:
+    """Else that of the picture."""
+    assert (await rework(Operation.EDIT, given(), size="256x256")).size == (256, 256)
+    wide = await rework(Operation.VARIATION, given(), aspect_ratio="16:9")
+    assert wide.size == (await rework(Operation.GENERATION, aspect_ratio="16:9")).size
+
+
+async def test_a_variation_is_another_picture() -> None:
+    """Of the same size, other colours, and different for each seed."""
+    first = await rework(Operation.VARIATION, given(), parameters={"seed": 1})
+    second = await rework(Operation.VARIATION, given(), parameters={"seed": 2})
+    assert first.size == (64, 48)
+    assert len({first.getpixel((0, 0)), second.getpixel((0, 0)), (0, 0, 255)}) == 3
+
+
+async def test_a_picture_is_enlarged() -> None:
+    """By the scale, and doubled without one."""
+    assert (await rework(Operation.UPSCALE, given())).size == (128, 96)
+    assert (await rework(Operation.UPSCALE, given(), parameters={"scale": 1.5})).size == (96, 72)
+
+
+async def test_the_background_is_removed() -> None:
+    """What has the colour of the corners is transparent, the rest is not."""
+    image = Image.new("RGB", (64, 48), "white")
+    image.paste("red", (20, 20, 40, 40))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    made = await rework(Operation.REMOVE_BACKGROUND, Input(Role.IMAGE, "image/png", file.getvalue(), 64, 48))
+    assert [made.getpixel(place) for place in ((0, 0), (30, 30))] == [(255, 255, 255, 0), (255, 0, 0, 255)]
+
+
+async def test_previews_clear_up() -> None:
+    """As many as asked for, of each picture, numbered through, each nearer to the result than the one before."""
+    reports: list[Progress] = []
+    done = await draw(reports=reports, n=2, size="256x256", partial_images=3)
+    previews = [one.preview for one in reports if one.preview]
+    assert [one.index for one in previews] == list(range(6))
+    shown = [Image.open(io.BytesIO(one.data)) for one in previews[:3]]
+    far = [sum(ImageStat.Stat(ImageChops.difference(one, decoded(done))).sum) for one in shown]
+    assert far == sorted(far, reverse=True)
+    fractions = [one.fraction for one in reports]
+    assert fractions == sorted(fractions)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from gateway.core.aliases import adapt, edges
+from gateway.core import extents, formats, inputs
+from gateway.core.aliases import adapt
 from gateway.core.catalog import Catalog, Model, Route, build
 from gateway.core.errors import GatewayError, allowed, invalid, shown
+from gateway.core.inputs import Upload
+from gateway.core.pricing import quote, unpriced
 from gateway.core.settings import Settings, SettingsError
+from gateway.core.wording import edges, has_shape, worded
 from providers.card import ModelCard, Parameter, SizeRule
-from providers.contract import Generation
+from providers.contract import Generation, Operation, Role
 from providers.registry import Registry
 
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
 }  # fmt: skip
+
+LAX: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+# What these make has the shape of what they are given.
+SHAPELESS = (Operation.UPSCALE, Operation.REMOVE_BACKGROUND)
 
 
 def open_catalog(settings: Settings) -> Catalog:
@@ -36,10 +45,10 @@ class Admitted(msgspec.Struct, frozen=True):
     adjusted: dict[str, list[Any]]
 
 
-def admit(catalog: Catalog, generation: Generation) -> Admitted:
+def admit(catalog: Catalog, generation: Generation, uploads: Sequence[Upload] = ()) -> Admitted:
     """Finds the routes that can honour every member. When none can, raises what the first one cannot do."""
     model = catalog.model(generation.model)
-    generation = _with_defaults(generation, model)
+    generation = worded(_with_defaults(generation, model), model.routes[0].card)
     adjusted: dict[str, list[Any]] = {}
     alias = catalog.aliases.get(generation.model)
     if alias is not None:
@@ -49,6 +58,12 @@ def admit(catalog: Catalog, generation: Generation) -> Admitted:
     for route in model.routes:
         try:
             check(generation, route.card)
+            _check_required(generation, route.card)
+            inputs.check(route.card, uploads, shown(generation.model))
+            _check_prompt(generation, route.card, uploads)
+            extents.check(generation, route.card, uploads, catalog.max_pixels)
+            if not catalog.unpriced:
+                _check_price(generation, route)
             routes.append(route)
         except GatewayError as error:
             failures.append(error)
@@ -61,7 +76,7 @@ def verify(catalog: Catalog) -> None:
     """Raises SettingsError when a model's defaults are none that each of its routes can honour."""
     for model in catalog.models.values():
         for route in model.routes:
-            plain = Generation(kind=route.card.kind, operation=route.card.operations[0], model=model.name, prompt="-")
+            plain = Generation(kind=route.card.kind, operation=route.card.operations[0], model=model.name)
             try:
                 check(_with_defaults(plain, model), route.card)
             except GatewayError as error:
@@ -69,26 +84,43 @@ def verify(catalog: Catalog) -> None:
 
 
 def with_extras(
-    catalog: Catalog, generation: Generation, unknown: dict[str, Any], hints: dict[str, Any], *, strict: bool
+    catalog: Catalog,
+    generation: Generation,
+    unknown: dict[str, Any],
+    hints: dict[str, Any],
+    *,
+    strict: bool,
+    texts: bool = False,
 ) -> Generation:
     """The generation with those further members that a card of its model lists.
 
     Of the rest, `strict` refuses what is unknown; without it, unknown members are ignored, as clients send novelties.
+    With `texts` they come from a form, where a number is a text.
     """
     cards = [route.card for route in catalog.model(generation.model).routes]
-    listed = {name for card in cards for name in card.parameters}
+    listed = {name: card.parameters[name] for card in reversed(cards) for name in card.parameters}
+    if texts:
+        unknown = {name: _of_text(value, listed[name]) if name in listed else value for name, value in unknown.items()}
     extras = {name for card in cards for name in card.extras}
     for name in (*generation.extras, *(unknown if strict else ())):
-        if name not in listed | extras:
-            offered = ", ".join(sorted(listed | extras)) or "none"
+        if name not in extras and name not in listed:
+            offered = ", ".join(sorted({*listed, *extras})) or "none"
             message = f"{shown(name)} is not known here. Further members of this model: {offered}."
             raise invalid(name[:64], message, code="unsupported_parameter")
     given = {**hints, **unknown, **generation.extras}
     return msgspec.structs.replace(
         generation,
         parameters={**generation.parameters, **{name: value for name, value in given.items() if name in listed}},
-        extras={name: value for name, value in given.items() if name in extras - listed},
+        extras={name: value for name, value in given.items() if name in extras and name not in listed},
     )
+
+
+def _of_text(value: Any, parameter: Parameter) -> Any:
+    """What a text of a form means for a parameter; what means nothing is left as it is, to be refused."""
+    try:
+        return msgspec.convert(value, LAX[parameter.type], strict=False)
+    except msgspec.ValidationError:
+        return value
 
 
 def check(generation: Generation, card: ModelCard) -> None:
@@ -100,16 +132,56 @@ def check(generation: Generation, card: ModelCard) -> None:
         offered = ", ".join(card.operations)
         raise invalid("model", f"The model {name} does not do {generation.operation}. It offers: {offered}.")
     if len(generation.prompt) > card.prompt_max:
-        raise invalid("prompt", f"prompt has {len(generation.prompt)} characters; {name} takes {card.prompt_max}.")
+        most = f"at most {card.prompt_max}" if card.prompt_max else "no prompt"
+        raise invalid("prompt", f"prompt has {len(generation.prompt)} characters; {name} takes {most}.")
     if not 1 <= generation.n <= card.max_n:
         raise invalid("n", f"n must be between 1 and {card.max_n} for {name}.")
+    if generation.partial_images > card.partial_images:
+        message = f"{name} shows at most {card.partial_images} previews."
+        raise invalid("partial_images", message)
+    if generation.partial_images and generation.n > (card.partial_images_max_n or card.max_n):
+        message = f"n must be at most {card.partial_images_max_n} for {name} to show previews."
+        raise invalid("n", message)
     _check_size(generation.size, card)
-    if generation.aspect_ratio is not None and generation.aspect_ratio not in card.aspect_ratios:
-        if not card.aspect_ratios:
-            raise invalid("aspect_ratio", f"{name} takes no aspect_ratio.", code="unsupported_parameter")
-        raise allowed("aspect_ratio", generation.aspect_ratio, card.aspect_ratios)
-    for member, value in generation.parameters.items():
+    _check_shape(generation, card)
+    formats.check(generation, card)
+    for member, value in formats.ordered(generation, card).parameters.items():
         _check_parameter(member, value, card, name)
+
+
+def _check_required(generation: Generation, card: ModelCard) -> None:
+    for name, parameter in card.parameters.items():
+        if parameter.required and name not in generation.parameters:
+            raise GatewayError("missing_parameter", f"{shown(generation.model)} needs {name}.", param=name)
+
+
+def _check_prompt(generation: Generation, card: ModelCard, uploads: Sequence[Upload]) -> None:
+    """An edit says by a prompt what is to change, or by a style, unless the model takes no words for it."""
+    styled = "style_preset" in generation.parameters or any(one.role is Role.STYLE for one in uploads)
+    if generation.operation is Operation.EDIT and card.prompt_max and not styled and not generation.prompt.strip():
+        message = f"{shown(generation.model)} needs a prompt: what the picture should become."
+        raise GatewayError("missing_parameter", message, param="prompt")
+
+
+def _check_price(generation: Generation, route: Route) -> None:
+    if quote(generation, route.card, route.price) is not None:
+        return
+    name = shown(generation.model)
+    strange = unpriced(generation, route.card, route.price) if route.price else None
+    if strange is None:
+        message = f"No price is known for this on the model {name}, so that it is not offered."
+        raise GatewayError("unpriced_model", message, param="model")
+    member, values = strange
+    message = f"The model {name} has a price for these values of {member} alone: {', '.join(values)}."
+    raise GatewayError("unpriced_model", message, param=member)
+
+
+def check_members(asked: Generation, other: Generation, hints: dict[str, Any]) -> None:
+    """Raises the error of a member that the model of `asked` knows, and the other would ignore as a novelty."""
+    known = {*other.parameters, *other.extras, *hints}
+    lost = next((name for name in (*asked.parameters, *asked.extras) if name not in known), None)
+    if lost is not None:
+        raise invalid(lost, f"{shown(other.model)} takes no {lost}.", code="unsupported_parameter")
 
 
 def takes_size(size: str, card: ModelCard) -> bool:
@@ -118,6 +190,22 @@ def takes_size(size: str, card: ModelCard) -> bool:
         return True
     found = edges(size)
     return found is not None and card.size_rule is not None and _fits(*found, card.size_rule)
+
+
+def _check_shape(generation: Generation, card: ModelCard) -> None:
+    """One that comes with a size differs from it: what says the same is said once by now, see `worded`."""
+    size, ratio, offered = generation.size, generation.aspect_ratio, card.aspect_ratios
+    if ratio in (None, "auto"):
+        return
+    if not offered or generation.operation in SHAPELESS:
+        name = shown(generation.model)
+        raise invalid("aspect_ratio", f"{name} takes no aspect_ratio.", code="unsupported_parameter")
+    if ratio not in offered:
+        raise allowed("aspect_ratio", ratio, offered)
+    if size not in (None, "auto"):
+        fitting = ", ".join(one for one in offered if has_shape(size, one)) or "none"
+        message = f"aspect_ratio {shown(ratio)} is not the shape of size {shown(size)}. Allowed with it: {fitting}."
+        raise invalid("aspect_ratio", message)
 
 
 def _check_size(size: str | None, card: ModelCard) -> None:
@@ -150,15 +238,15 @@ def _described(rule: SizeRule) -> str:
 
 
 def _check_parameter(name: str, value: Any, card: ModelCard, model: str) -> None:
+    if value == "auto":
+        return
     parameter = card.parameters.get(name)
     if parameter is None:
-        if value == "auto":
-            return
         offered = ", ".join(card.parameters) or "none"
         raise invalid(name, f"{model} takes no {name}. It takes: {offered}.", code="unsupported_parameter")
     if not _is_of(parameter.type, value):
         raise invalid(name, f"{name} must be of type {parameter.type}.")
-    if value != "auto" and parameter.values and value not in parameter.values:
+    if parameter.values and value not in parameter.values:
         raise allowed(name, value, parameter.values)
     _check_bounds(name, value, parameter)
 
@@ -185,7 +273,8 @@ def _with_defaults(generation: Generation, model: Model) -> Generation:
     parameters = dict(generation.parameters)
     for name, value in model.defaults.items():
         if name in ("size", "aspect_ratio"):
-            if generation.size is None and generation.aspect_ratio is None:
+            shapeless = generation.operation in SHAPELESS
+            if generation.size is None and generation.aspect_ratio is None and not shapeless:
                 changes[name] = value
         else:
             parameters.setdefault(name, value)
@@ -197,5 +286,6 @@ def _without_auto(generation: Generation) -> Generation:
     return msgspec.structs.replace(
         generation,
         size=None if generation.size == "auto" else generation.size,
+        aspect_ratio=None if generation.aspect_ratio == "auto" else generation.aspect_ratio,
         parameters={name: value for name, value in generation.parameters.items() if value != "auto"},
     )

@@ -9,9 +9,11 @@ import os
 import signal
 
 POINTS: dict[str, str] = {
+    "accept.after_reserve": "the money is reserved, the task's row not written",
     "accept.before_commit": "the task's rows are written, not committed",
     "accept.after_commit": "the task stands, and nobody was told",
     "accept.before_reply": "the bell was rung, the client not answered",
+    "start.before_commit": "a task has its slot, not committed",
     "turn.after_take": "a turn was taken, nothing done with it",
     "submit.before_send": "the intention stands, nothing was sent",
     "submit.after_response": "the vendor has answered, nothing of that is written",
@@ -20,6 +22,8 @@ POINTS: dict[str, str] = {
     "store.after_put": "bytes are in the store, no row names them",
     "complete.before_commit": "the outcome is written, not committed",
     "complete.after_commit": "the outcome stands, and nobody was told",
+    "delivery.before_send": "a webhook is about to be sent",
+    "delivery.after_send": "a webhook was answered, nothing of that is written",
 }
 
 

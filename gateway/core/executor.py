@@ -21,6 +21,7 @@ class Executor:
         self.free = limit
         self._slots = asyncio.Semaphore(limit)
         self._running: set[asyncio.Task[None]] = set()
+        self._companions: set[asyncio.Task[None]] = set()
         self.stopping = False
 
     async def submit(self, message: Message) -> bool:
@@ -50,9 +51,19 @@ class Executor:
         task.add_done_callback(self._running.discard)
         return task
 
+    def accompany(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs what nobody waits for, also when the process stops: such as looking on while a provider works."""
+        task = asyncio.create_task(self._logged(work, name), name=name)
+        self._companions.add(task)
+        task.add_done_callback(self._companions.discard)
+
     async def drain(self, seconds: float) -> None:
         """Starts nothing more, waits so long for what runs, then abandons the rest to the sweep of another process."""
         self.stop()
+        companions = list(self._companions)
+        for task in companions:
+            task.cancel()
+        await asyncio.gather(*companions, return_exceptions=True)
         if self._running:
             _, late = await asyncio.wait(set(self._running), timeout=seconds)
             for task in late:

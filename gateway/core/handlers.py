@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.core.advance import advance
+from gateway.core import cleanup
+from gateway.core.advance import advance, start
+from gateway.core.deliveries import attempt
 from gateway.core.executor import Handler
-from gateway.core.ports import TASK
+from gateway.core.ports import CLEANUP, DELIVERY, START, TASK
 from gateway.core.runtime import Runtime
 
 
 def handlers(rt: Runtime) -> Mapping[str, Handler]:
     """The handlers by kind of message."""
-    return {TASK: partial(advance, rt)}
+    return {
+        TASK: partial(advance, rt),
+        START: partial(start, rt),
+        DELIVERY: partial(attempt, rt),
+        CLEANUP: partial(cleanup.handle, rt),
+    }

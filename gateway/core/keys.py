@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import insert, or_, select, update
+from msgspec import UNSET, UnsetType
+from sqlalchemy import ColumnElement, and_, insert, literal, or_, select, update
 
-from gateway.core import ids, signing
+from gateway.core import accounts, ids, outbox, signing
+from gateway.core.accounts import Budget, Limits
 from gateway.core.errors import GatewayError
 from gateway.core.runtime import Runtime
-from gateway.core.tables import VIRTUAL_KEYS
+from gateway.core.tables import ACCOUNTS, VIRTUAL_KEYS
 
 LONGEST = 256
 LONGEST_NAME = 128
-RECORDS = select(*(VIRTUAL_KEYS.c[name] for name in ("id", "name", "hint", "created_at", "expires_at", "revoked_at")))
+RECORDS = select(
+    *(
+        VIRTUAL_KEYS.c[name]
+        for name in ("id", "name", "hint", "owner", "created_at", "expires_at", "revoked_at", "retention_days")
+    )
+)
+
+# One row for each of the key's accounts.
+CALLERS = select(
+    VIRTUAL_KEYS.c.id,
+    VIRTUAL_KEYS.c.owner,
+    or_(*(ACCOUNTS.c[f"per_{name}"].is_not(None) for name in accounts.RATES)).label("limited"),
+).join(ACCOUNTS, or_(ACCOUNTS.c.id == VIRTUAL_KEYS.c.id, ACCOUNTS.c.id == literal("owner:") + VIRTUAL_KEYS.c.owner))
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """The virtual key behind a request."""
+    """The virtual key behind a request, and the owner who shares its account; `limited` if a rate holds for either."""
 
     key_id: str
+    owner: str | None = None
+    limited: bool = False
 
 
 class KeyRecord(msgspec.Struct, frozen=True):
@@ -30,9 +47,11 @@ class KeyRecord(msgspec.Struct, frozen=True):
     id: str
     name: str
     hint: str
+    owner: str | None
     created_at: dt.datetime
     expires_at: dt.datetime | None
     revoked_at: dt.datetime | None
+    retention_days: int | None
 
 
 class Issued(NamedTuple):
@@ -42,8 +61,21 @@ class Issued(NamedTuple):
     text: str
 
 
-async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = None, text: str | None = None) -> Issued:
-    """Issues a key. `text` imports a key that clients already have; it must be new here and of some strength."""
+async def create(
+    rt: Runtime,
+    name: str,
+    *,
+    expires_at: dt.datetime | None = None,
+    text: str | None = None,
+    owner: str | None = None,
+    budget: Budget | None = None,
+    limits: Limits | Mapping[str, int | None] | None = None,
+    retention_days: int | None = None,
+) -> Issued:
+    """Issues a key. `text` imports a key that clients already have; it must be new here and of some strength.
+
+    `retention_days` is how long what it makes is kept: 0 for ever, None as the setting says.
+    """
     prefix = rt.settings.key_prefix
     if text is not None and not _possible(text, prefix):
         message = (
@@ -64,10 +96,16 @@ async def create(rt: Runtime, name: str, *, expires_at: dt.datetime | None = Non
                 digest=digest,
                 hint=issued.text[-4:],
                 name=name,
+                owner=owner,
                 created_at=rt.now(),
                 expires_at=expires_at,
+                retention_days=retention_days,
             )
         )
+        await accounts.make(connection, issued.id, issued.id, rt.now())
+        if owner is not None:
+            await accounts.ensure_owner(connection, owner, rt.now())
+        await accounts.change(connection, issued.id, rt.now(), budget=budget, limits=limits)
     return issued
 
 
@@ -88,6 +126,29 @@ async def get(rt: Runtime, key_id: str) -> KeyRecord:
     raise GatewayError("key_not_found", "There is no such key.")
 
 
+async def change(
+    rt: Runtime,
+    key_id: str,
+    *,
+    name: str | UnsetType = UNSET,
+    expires_at: dt.datetime | UnsetType | None = UNSET,
+    owner: str | UnsetType | None = UNSET,
+    budget: Budget | UnsetType | None = UNSET,
+    limits: Limits | Mapping[str, int | None] | None = None,
+    retention_days: int | UnsetType | None = UNSET,
+) -> None:
+    """Changes what is given. Tasks that exist stay booked where they are. Raises `key_not_found`."""
+    await get(rt, key_id)
+    given = {"name": name, "expires_at": expires_at, "owner": owner, "retention_days": retention_days}
+    values = {name: value for name, value in given.items() if value is not UNSET}
+    async with rt.db.write() as connection:
+        if isinstance(owner, str):
+            await accounts.ensure_owner(connection, owner, rt.now())
+        if values:
+            await connection.execute(update(VIRTUAL_KEYS).where(VIRTUAL_KEYS.c.id == key_id).values(values))
+        await accounts.change(connection, key_id, rt.now(), budget=budget, limits=limits)
+
+
 async def revoke(rt: Runtime, key_id: str) -> None:
     """Ends a key, at once and for good; once more is no error. Raises `key_not_found`."""
     await get(rt, key_id)
@@ -97,22 +158,31 @@ async def revoke(rt: Runtime, key_id: str) -> None:
         .values(revoked_at=rt.now())
     )
     async with rt.db.write() as connection:
-        await connection.execute(statement)
+        if (await connection.execute(statement)).rowcount:
+            data = {"key_id": key_id, "reason": "revoked"}
+            await outbox.announce(connection, rt, key_id, outbox.KEY_DISABLED, data)
 
 
 async def authenticate(rt: Runtime, text: str) -> Caller | None:
     """Who the text of a key belongs to, or None. What cannot be a key of ours costs no query."""
     if not _possible(text, rt.settings.key_prefix):
         return None
-    now = rt.now()
-    statement = select(VIRTUAL_KEYS.c.id).where(
-        VIRTUAL_KEYS.c.digest == signing.digest(rt.secrets.digests, text),
-        VIRTUAL_KEYS.c.revoked_at.is_(None),
-        or_(VIRTUAL_KEYS.c.expires_at.is_(None), VIRTUAL_KEYS.c.expires_at > now),
-    )
+    statement = CALLERS.where(VIRTUAL_KEYS.c.digest == signing.digest(rt.secrets.digests, text), _lives(rt.now()))
     async with rt.db.read() as connection:
-        key_id = (await connection.execute(statement)).scalar()
-    return Caller(key_id) if key_id is not None else None
+        found = (await connection.execute(statement)).all()
+    return Caller(found[0].id, found[0].owner, any(row.limited for row in found)) if found else None
+
+
+async def living(rt: Runtime, key_ids: Collection[str]) -> set[str]:
+    """Which of these keys are good now: neither revoked nor expired."""
+    good = select(VIRTUAL_KEYS.c.id).where(VIRTUAL_KEYS.c.id.in_(key_ids), _lives(rt.now()))
+    async with rt.db.read() as connection:
+        return set((await connection.execute(good)).scalars())
+
+
+def _lives(now: dt.datetime) -> ColumnElement[bool]:
+    expires = VIRTUAL_KEYS.c.expires_at
+    return and_(VIRTUAL_KEYS.c.revoked_at.is_(None), or_(expires.is_(None), expires > now))
 
 
 def _possible(text: str, prefix: str) -> bool:

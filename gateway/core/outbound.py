@@ -1,4 +1,4 @@
-"""The one door through which URLs are fetched that we did not write ourselves: outputs of vendors, inputs of callers.
+"""The one door to URLs that we did not write ourselves: outputs of vendors, inputs of callers, receivers of webhooks.
 
 A URL is read strictly, its host is resolved once, every answer is checked, and exactly the checked addresses are
 dialled, with TLS verified for the name. So a name that changes its mind (DNS rebinding) gains nothing.
@@ -10,9 +10,9 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urljoin
@@ -28,6 +28,8 @@ from gateway.core.addresses import FORBIDDEN, Address, Allowed, Target, as_addre
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 """Looks a host name up and returns its addresses as text, in order of preference. Raises OSError when it cannot."""
 
+# For how long what a receiver says beside its status is listened to.
+EXCERPT_SECONDS = 2.0
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 
@@ -62,6 +64,14 @@ class Policy(msgspec.Struct, frozen=True):
     allow: tuple[str, ...] = ()
     ports: tuple[int, ...] = (80, 443)
     https_only: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a receiver answered: status, the beginning of what it said, and when to come again, if it says so."""
+
+    status: int
+    text: str
+    retry_after: str | None
 
 
 class Body:
@@ -145,6 +155,22 @@ class Outbound:
                 raise _too_large(limit)
             yield Body(response, limit, deadline)
 
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, limit: int, timeout: float) -> Reply:
+        """POSTs to a URL. No redirect is followed: it is an answer like any other.
+
+        Of what is said no more than `limit` bytes are read, and not for long: the status is what counts. It must come
+        within `timeout` seconds. Raises OutboundError or Blocked.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        async with AsyncExitStack() as stack:
+            with _translated():
+                async with asyncio.timeout_at(deadline):
+                    target = self._target(url, self._allowed)
+                    response = await self._ask(stack, target, self._allowed, headers=headers, body=body)
+            said = await _beginning(response, limit, min(deadline, loop.time() + EXCERPT_SECONDS))
+            return Reply(response.status, said, response.headers.get("Retry-After"))
+
     async def close(self) -> None:
         """Lets the look-up threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -171,7 +197,7 @@ class Outbound:
         self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int
     ) -> aiohttp.ClientResponse:
         while True:
-            response = await self._get(stack, target, allowed)
+            response = await self._ask(stack, target, allowed)
             if response.status in (301, 302, 303, 307, 308) and redirects > 0:
                 target = self._next(target, response.headers.get("Location", ""), allowed)
                 redirects -= 1
@@ -194,7 +220,16 @@ class Outbound:
             raise Blocked("the server redirects from https to http")
         return following
 
-    async def _get(self, stack: AsyncExitStack, target: Target, allowed: Allowed) -> aiohttp.ClientResponse:
+    async def _ask(
+        self,
+        stack: AsyncExitStack,
+        target: Target,
+        allowed: Allowed,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> aiohttp.ClientResponse:
+        """GETs, or with a body POSTs, and follows nothing."""
         addresses = await self._addresses(target, allowed)
         # A pool of its own per hop: a connection made under one call's `hosts` must not serve a call without them.
         session = await stack.enter_async_context(
@@ -208,7 +243,9 @@ class Outbound:
             )
         )
         url = URL(str(target), encoded=True)
-        return await stack.enter_async_context(session.get(url, allow_redirects=False))
+        method = "GET" if body is None else "POST"
+        request = session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        return await stack.enter_async_context(request)
 
     async def _addresses(self, target: Target, allowed: Allowed) -> list[Address]:
         """The addresses to dial, in order: all that the name has, or the one that the URL spells out."""
@@ -252,6 +289,16 @@ class _Pinned(AbstractResolver):
 
     async def close(self) -> None:
         """Holds nothing."""
+
+
+async def _beginning(response: aiohttp.ClientResponse, limit: int, until: float) -> str:
+    """What a server says first, as text. That it breaks off, or never ends, is no matter."""
+    said = bytearray()
+    with suppress(aiohttp.ClientError, OSError):
+        async with asyncio.timeout_at(until):
+            while len(said) < limit and (chunk := await response.content.read(limit - len(said))):
+                said += chunk
+    return said.decode("utf-8", "replace").replace("\0", "")
 
 
 def _vet(addresses: Sequence[Address], allowed: Allowed) -> None:

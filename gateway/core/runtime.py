@@ -9,12 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.core.admission import open_catalog
+from gateway.core.advisers import open_adviser
 from gateway.core.catalog import Catalog
 from gateway.core.crashing import CrashPoints
+from gateway.core.destinations import Destinations
+from gateway.core.durations import Durations
+from gateway.core.enhancing import Enhancer
 from gateway.core.executor import Executor
+from gateway.core.health import Health
+from gateway.core.hooks import Hooks, load_hooks
+from gateway.core.hub import Hub
 from gateway.core.inspection import Inspector
 from gateway.core.outbound import Outbound, Policy
-from gateway.core.ports import Queue
+from gateway.core.ports import Bus, Queue
+from gateway.core.provenance import Notary, open_notary
+from gateway.core.safety import Safety, open_safety
 from gateway.core.settings import Settings, SettingsError, variable
 from gateway.core.signing import derive
 from gateway.core.waiting import Waiter
@@ -30,10 +39,14 @@ def utc_now() -> dt.datetime:
 
 @dataclass(frozen=True)
 class Secrets:
-    """The keys derived from the installation's secret: one for digests of virtual keys, one for links."""
+    """The keys derived from the installation's secret, one for each purpose; `headers` encrypts those of webhooks."""
 
     digests: bytes = field(repr=False)
     links: bytes = field(repr=False)
+    callbacks: bytes = field(repr=False)
+    webhooks: bytes = field(repr=False)
+    headers: bytes = field(repr=False)
+    realtime: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,26 +61,42 @@ class Runtime:
     queue: Queue
     executor: Executor
     waiter: Waiter
+    hub: Hub
     outbound: Outbound
     inspector: Inspector
     crash: CrashPoints
+    health: Health
+    destinations: Destinations
+    hooks: Hooks = field(default_factory=Hooks)
+    safety: Safety = field(default_factory=Safety)
+    enhancer: Enhancer = field(default_factory=Enhancer)
+    notary: Notary | None = None
     now: Callable[[], dt.datetime] = utc_now
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    durations: Durations = field(default_factory=Durations)
 
     async def close(self, drain_seconds: float) -> None:
         """Waits so long for what runs, then lets everything go in the opposite order of need."""
         await self.executor.drain(drain_seconds)
         await self.waiter.close()
+        await self.hub.close()
         await self.queue.close()
         await self.outbound.close()
+        await self.safety.close()
+        await self.enhancer.close()
         await self.catalog.close()
         self.inspector.close()
+        if self.notary is not None:
+            self.notary.close()
         await self.objects.close()
         await self.db.close()
 
 
 def open_runtime(
-    settings: Settings, make_queue: Callable[[Executor], Queue], now: Callable[[], dt.datetime] = utc_now
+    settings: Settings,
+    make_queue: Callable[[Executor], Queue],
+    now: Callable[[], dt.datetime] = utc_now,
+    bus: Bus | None = None,
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
@@ -83,9 +112,16 @@ def open_runtime(
         queue=make_queue(executor),
         executor=executor,
         waiter=Waiter(db),
+        hub=Hub(bus),
         outbound=outbound,
         inspector=Inspector(settings.max_pixels),
         crash=CrashPoints(settings.crash_point),
+        health=Health(db, settings, now),
+        destinations=Destinations(settings.concurrency),
+        hooks=load_hooks(settings.hook_seconds),
+        safety=open_safety(settings),
+        enhancer=Enhancer(open_adviser(settings, "enhance")),
+        notary=open_notary(settings),
         now=now,
     )
 
@@ -114,4 +150,9 @@ def _named(setting: str) -> Iterator[None]:
 def derive_secrets(settings: Settings) -> Secrets:
     """The derived keys of an installation."""
     secret = settings.secret or ""
-    return Secrets(digests=derive(secret, "virtual key digests"), links=derive(secret, "media links"))
+    purposes = {
+        "digests": "virtual key digests", "links": "media links", "callbacks": "vendor callbacks",
+        "webhooks": "webhook secrets", "headers": "webhook headers",
+        "realtime": "realtime tokens",
+    }  # fmt: skip
+    return Secrets(**{name: derive(secret, purpose) for name, purpose in purposes.items()})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
+import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -12,66 +12,24 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.core import sources
+from gateway.core.config import AliasConfig, ModelConfig, ProviderConfig, ProviderName
 from gateway.core.crashing import POINTS
 from gateway.core.errors import choices, plain, shown
-from providers.card import ModelCard, Price
+from gateway.core.prompt_settings import PromptSettings
+from gateway.core.schedules import next_time
+from gateway.core.sources import PREFIX
 
-PREFIX = "HELIOGRAPH_"
-CONFIG_FILE = "heliograph.toml"
 SHORTEST_SECRET = 32
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class SettingsError(ValueError):
     """A setting makes no sense; the message names it and says what would."""
 
 
-class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[providers.<name>]`: a further instance of a vendor, or a change to the one that bears the vendor's name.
-
-    `credentials` gives secrets by the card's names for them; `credentials_env` names environment variables instead.
-    `models` adds models, or replaces the card's, by the vendor's own names.
-    """
-
-    vendor: str | None = None
-    enabled: bool = True
-    base_url: str | None = None
-    credentials: dict[str, str] = {}
-    credentials_env: dict[str, str] = {}
-    models: dict[str, dict[str, Any]] = {}
-    only_models: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """The configuration without the secrets in it."""
-        return f"ProviderConfig(vendor={self.vendor!r}, enabled={self.enabled!r}, base_url={self.base_url!r})"
-
-
-class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One way to serve a model: which provider, and its own name for the model."""
-
-    provider: str
-    model: str
-    price: Price | None = None
-
-
-class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[models.<name>]`: a public model with its routes in order, and members filled in where a request has none."""
-
-    routes: tuple[RouteConfig, ...] = ()
-    defaults: dict[str, Any] = {}
-    response_format: Literal["url", "b64_json"] | None = None
-
-
-class AliasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[aliases.<name>]`: another name for a model; `values` maps members' legacy values to the model's own.
-
-    A legacy value mapped to "" is left out.
-    """
-
-    model: str
-    values: dict[str, dict[str, str]] = {}
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(PromptSettings, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings. A field `x_y` is `HELIOGRAPH_X_Y` in the environment and `x_y` in heliograph.toml."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
@@ -123,7 +81,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "hg_"
     public_url: Annotated[
         str | None,
-        Meta(description="Base of links in replies, such as `https://media.example.com`; when empty, the host called."),
+        Meta(
+            description="Base of links in replies, such as `https://media.example.com`; when empty, the host called. "
+            "With it, providers that can are told to call back, so that results come sooner."
+        ),
     ] = None
     media_links: Annotated[
         Literal["gateway", "presigned", "public"],
@@ -154,9 +115,76 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_rounds: Annotated[
         int, Meta(ge=1, le=20, description="How often each route of a model is tried while it surely takes nothing.")
     ] = 3
+    breaker_failures: Annotated[
+        int, Meta(ge=1, le=100, description="How many orders in a row a route must fail to be left alone for a while.")
+    ] = 5
+    breaker_seconds: Annotated[
+        float,
+        Meta(ge=1, le=600, description="How long a failing route is left alone; twice as long each time, 600 at most."),
+    ] = 30.0
+    park_seconds: Annotated[
+        float,
+        Meta(ge=10, le=86_400, description="How long a credential that a provider rejects is left alone."),
+    ] = 600.0
     concurrency: Annotated[
         int, Meta(ge=1, le=10_000, description="How many tasks one process moves at the same moment.")
     ] = 500
+    key_concurrency: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="How many tasks of a key run at the same time, unless the key itself says."),
+    ] = 500
+    concurrency_overflow: Annotated[
+        Literal["queue", "refuse"],
+        Meta(description="What becomes of a task for which its key has no room: it waits, or is refused with 429."),
+    ] = "queue"
+    key_connections: Annotated[
+        int, Meta(ge=1, le=100_000, description="Over how many connections a key may follow its tasks in one process.")
+    ] = 1000
+    allow_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origins of web pages that may call from a browser, such as `https://app.example.com`, or `*`; "
+            "the gateway's own always may."
+        ),
+    ] = ()
+    edit_model: Annotated[
+        str | None, Meta(description="Model of edits that name none; when empty, the first one that makes edits.")
+    ] = None
+    variation_model: Annotated[
+        str | None, Meta(description="Model of variations that name none; when empty, the first that makes them.")
+    ] = None
+    upscale_model: Annotated[
+        str | None, Meta(description="Model that enlarges where none is named; when empty, the first that can.")
+    ] = None
+    unpriced_models: Annotated[
+        Literal["refuse", "allow"],
+        Meta(description="Whether a model without a known price may be used; nothing is reserved for it then."),
+    ] = "refuse"
+    unknown_seconds: Annotated[
+        float,
+        Meta(
+            ge=60,
+            le=2_592_000,
+            description="How long money stays reserved for an order of which nobody knows whether the provider took "
+            "it. Until then the administrator may say what it cost; after that it is released.",
+        ),
+    ] = 86_400.0
+    retention_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="How long media and what was asked for are kept after a task has ended, unless the key itself "
+            "says; 0: for ever. What remains of a task then is its bill.",
+        ),
+    ] = 0
+    cleaning_schedule: Annotated[
+        str,
+        Meta(
+            description="When what is over, and objects that nothing refers to, are erased: five fields of cron, in "
+            "UTC, or `off`."
+        ),
+    ] = "0 2 * * *"
     processes: Annotated[int, Meta(ge=1, le=64, description="How many web processes `serve` starts.")] = 1
     drain_seconds: Annotated[
         float,
@@ -171,6 +199,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: Annotated[
         int, Meta(ge=1024, description="Largest request body that is read; more answers 413.")
     ] = 4_194_304
+    max_upload_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest form with files that is read; more answers 413.")
+    ] = 209_715_200
+    max_picture_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest picture that a caller may send, or name for us to fetch.")
+    ] = 52_428_800
+    upload_seconds: Annotated[
+        float, Meta(ge=1, le=3600, description="How long a form with files may take; longer answers 408.")
+    ] = 300.0
     body_seconds: Annotated[
         float,
         Meta(
@@ -185,8 +222,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 67_108_864
     allow_hosts: Annotated[
         tuple[str, ...],
-        Meta(description="Private hosts or networks that may be fetched from all the same, such as `10.1.0.0/16`."),
+        Meta(
+            description="Private hosts or networks that may be fetched from, and that webhooks may go to, "
+            "all the same, such as `10.1.0.0/16` or, with one port, `10.1.2.3:8080`."
+        ),
     ] = ()
+    provenance_certificate_file: Annotated[
+        str | None,
+        Meta(
+            description="File with the certificates, in PEM and the key's own first, as whose owner every result is "
+            "signed that a model made it (C2PA); when empty, none is. Needs `heliograph[provenance]`."
+        ),
+    ] = None
+    provenance_key_file: Annotated[
+        str | None, Meta(description="File with the private key of the first of these certificates, in PEM.")
+    ] = None
+    webhook_legacy_headers: Annotated[bool, Meta(description="Send `X-Conduit-…` headers with webhooks, too.")] = False
     provider_modules: Annotated[
         tuple[str, ...], Meta(description="Python modules of further providers, beside those installed as packages.")
     ] = ()
@@ -198,7 +249,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
     ] = "info"
     providers: Annotated[
-        dict[str, ProviderConfig], Meta(description="Instances of vendors; see docs/configuration.md. File only.")
+        dict[ProviderName, ProviderConfig],
+        Meta(description="Instances of vendors; see docs/configuration.md. File only."),
     ] = {}
     models: Annotated[
         dict[str, ModelConfig],
@@ -214,6 +266,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"secret": True},
         ),
     ] = {}
+    notes: Annotated[
+        tuple[str, ...], Meta(description="What its owner should know of how settings were read. Not a setting.")
+    ] = ()
 
     def __repr__(self) -> str:
         """The settings without anything secret."""
@@ -238,8 +293,9 @@ SECRETS = frozenset(
     for meta in getattr(hint, "__metadata__", ())
     if isinstance(meta, Meta) and (meta.extra or {}).get("secret")
 ) | {"providers"}
+LISTS = frozenset(name for name, hint in HINTS.items() if get_origin(get_args(hint)[0]) is tuple)
 FILE_ONLY = frozenset({"providers", "models", "aliases"})
-NOT_SETTINGS = frozenset({"environ"})
+NOT_SETTINGS = frozenset({"environ", "notes"})
 NAMES = tuple(name for name in Settings.__struct_fields__ if name not in NOT_SETTINGS)
 
 
@@ -248,7 +304,11 @@ def load(environ: Mapping[str, str], config: Path | None = None) -> Settings:
 
     Raises SettingsError naming the setting that makes no sense.
     """
-    raw = _from_file(config) | _from_environment(environ)
+    known = {variable(name): name for name in NAMES if name not in FILE_ONLY}
+    try:
+        raw = sources.read(config, environ, NAMES, known, LISTS)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     raw["environ"] = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
     settings = _convert(raw)
     _check(settings)
@@ -258,48 +318,6 @@ def load(environ: Mapping[str, str], config: Path | None = None) -> Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + name.upper()
-
-
-def _from_file(config: Path | None) -> dict[str, Any]:
-    path = config or Path(CONFIG_FILE)
-    if config is None and not path.exists():
-        return {}
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
-    for name in raw:
-        if name not in NAMES:
-            raise SettingsError(f"{path}: {name} is not a setting{_suggestion(name, NAMES)}")
-    return raw
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = {variable(name): name for name in NAMES if name not in FILE_ONLY}
-    raw: dict[str, Any] = {}
-    for name, value in environ.items():
-        if not name.startswith(PREFIX) or name == PREFIX + "CONFIG":
-            continue
-        if name not in known:
-            raise SettingsError(f"{name} is not a setting{_suggestion(name, known)}")
-        if value != "":
-            raw[known[name]] = _split(value) if _is_list(known[name]) else value
-    return raw
-
-
-def _is_list(name: str) -> bool:
-    return get_origin(get_args(HINTS[name])[0]) is tuple
-
-
-def _split(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _suggestion(name: str, known: Any) -> str:
-    # What they all begin with makes no two of them alike.
-    bare = {one.removeprefix(PREFIX): one for one in known}
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), list(bare), 1)
-    return f"; did you mean {bare[close[0]]}?" if close else ""
 
 
 def _convert(raw: dict[str, Any]) -> Settings:
@@ -336,6 +354,10 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"{variable('secret')} must have at least {SHORTEST_SECRET} characters")
     if settings.admin_key is not None and len(settings.admin_key) < 16:
         raise SettingsError(f"{variable('admin_key')} must have at least 16 characters")
+    try:
+        next_time(settings.cleaning_schedule, EPOCH)
+    except ValueError as error:
+        raise SettingsError(f"{variable('cleaning_schedule')} {error}") from error
     if settings.crash_point is not None and settings.crash_point not in POINTS:
         raise SettingsError(f"{variable('crash_point')} must be one of {', '.join(POINTS)}")
     if settings.media_links == "public" and not settings.media_public_url:
@@ -348,6 +370,9 @@ def _check(settings: Settings) -> None:
         ("media_public_url", ("http", "https")),
     ):
         _check_url(name, getattr(settings, name), schemes)
+    for origin in settings.allow_origins:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise SettingsError(f"{variable('allow_origins')}: {origin} is no origin such as https://app.example.com")
     if settings.media_links == "presigned" and not settings.storage.startswith("s3:"):
         raise SettingsError(f"{variable('media_links')}=presigned needs an s3:// {variable('storage_url')}")
 
@@ -365,12 +390,3 @@ def _scheme(url: str) -> str | None:
     except ValueError:
         return None
     return parts.scheme
-
-
-def model_card(provider: str, name: str, raw: dict[str, Any], like: ModelCard | None) -> ModelCard:
-    """The card of a model given in heliograph.toml: the members given, over those of the vendor's card, if any."""
-    base = msgspec.to_builtins(like) if like else {}
-    try:
-        return msgspec.convert(base | raw | {"name": name}, ModelCard)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"providers.{provider}.models.{name}: {error}") from error

@@ -32,6 +32,17 @@ def digest(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
+def webhook_secret(key: bytes, owner: str, salt: str) -> str:
+    """The text of a secret that signs webhooks, in the form of the Standard Webhooks: 256 bits after `whsec_`."""
+    return "whsec_" + base64.b64encode(hmac.digest(key, f"{owner} {salt}".encode(), "sha256")).decode()
+
+
+def webhook_signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
+    """The signature `v1,…` of the Standard Webhooks, over the id, the time in Unix seconds and the very bytes."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    return "v1," + base64.b64encode(hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")).decode()
+
+
 def new_key_text(prefix: str) -> str:
     """The text of a new virtual key: prefix, 190 random bits, and a checksum that shows a slip without a query."""
     body = "".join(secrets.choice(BASE62) for _ in range(BODY))

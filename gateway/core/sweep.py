@@ -6,15 +6,16 @@ import datetime as dt
 import logging
 import random
 
-from gateway.core import claims, turns
-from gateway.core.ports import TASK
+from gateway.core import claims, cleanup, deliveries, erasing, ledger, slots, turns
+from gateway.core.ports import DELIVERY, START, TASK, Message
 from gateway.core.runtime import Runtime
 from gateway.core.tables import TASKS
+from gateway.core.webhook_tables import DELIVERIES
 from storage.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 AT_ONCE = 200
-TIDY = dt.timedelta(hours=1)
+TIDY, EXPIRY = dt.timedelta(hours=1), dt.timedelta(minutes=1)
 
 
 async def sweep(rt: Runtime) -> int:
@@ -27,21 +28,47 @@ async def sweep(rt: Runtime) -> int:
     if limit == 0:
         return 0
     messages = await turns.ring(rt.db, TASKS, TASK, rt.now(), rt.settings.lease_seconds, limit)
+    messages += [Message(START, "", 0)] * await slots.startable(rt, limit - len(messages))
+    messages += await _timed_out(rt)
+    messages += await _to_deliver(rt)
     for message in messages:
         await rt.executor.submit(message)
     return len(messages)
 
 
+async def _to_deliver(rt: Runtime) -> list[Message]:
+    """Rings for webhooks that are due, as many as may be on their way; tasks have the other part of the room."""
+    room, lease = min(AT_ONCE, rt.destinations.room), rt.settings.lease_seconds
+    if room <= 0:
+        return []
+    return await turns.ring(rt.db, DELIVERIES, DELIVERY, rt.now(), lease, room, deliveries.within_reach(rt))
+
+
+async def _timed_out(rt: Runtime) -> list[Message]:
+    """Takes out of the line whoever has waited there for the whole of his time."""
+    versions = {task["id"]: await slots.leave_line(rt, task["id"], task["key_id"])
+                for task in await slots.overdue(rt, AT_ONCE)}  # fmt: skip
+    return [Message(TASK, id, version) for id, version in versions.items() if version is not None]
+
+
 async def sweep_for_ever(rt: Runtime) -> None:
     """Sweeps at the set interval, give or take a quarter, so that many processes do not ask in step."""
-    tidy_at = rt.now()
+    tidy_at = expire_at = rt.now()
     while True:
         pause = rt.settings.sweep_seconds
         try:
-            while await sweep(rt) == AT_ONCE:
+            while await sweep(rt) >= AT_ONCE:
                 pass
+            if rt.now() >= expire_at:
+                await ledger.expire(rt)
+                await cleanup.ring(rt)
+                expire_at = rt.now() + EXPIRY
             if rt.now() >= tidy_at:
                 await claims.purge(rt)
+                await deliveries.purge(rt)
+                await rt.health.purge()
+                # Beside it, for the store may be slow.
+                rt.executor.spawn(erasing.finish(rt), "erasing what was deleted")
                 tidy_at = rt.now() + TIDY
         except DatabaseUnavailable as error:
             log.warning("the sweep could not ring: %s", error)

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, Update, bindparam, case, select, update
+from sqlalchemy import Select, Table, Update, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -119,13 +119,40 @@ async def take(
     return Turn(db, table, row, now, lease) if row is not None else None
 
 
-async def ring(db: Database, table: Table, kind: str, now: dt.datetime, lease: float, limit: int) -> list[Message]:
+async def start(
+    db: Database,
+    connection: AsyncConnection,
+    table: Table,
+    first: Select[Any],
+    now: Callable[[], dt.datetime],
+    lease: float,
+) -> Turn | None:
+    """Takes the turn of a row that was never due, in the caller's transaction; `first` selects its id."""
+    values = {"version": table.c.version + 1, "rings": 0, "due_at": now() + dt.timedelta(seconds=lease)}
+    statement = update(table).where(table.c.id == first.scalar_subquery(), table.c.due_at.is_(None))
+    started = await connection.execute(statement.values(takes=table.c.takes + 1, **values).returning(table))
+    row = started.mappings().one_or_none()
+    return Turn(db, table, row, now, lease) if row is not None else None
+
+
+async def ring(
+    db: Database,
+    table: Table,
+    kind: str,
+    now: dt.datetime,
+    lease: float,
+    limit: int,
+    among: Select[Any] | None = None,
+) -> list[Message]:
     """The messages of rows that are due, each pushed back so that the next sweep does not ring it again at once.
 
     Only `due_at` moves, doubling with each unanswered bell: the version stays, so messages already queued stay good.
+    `among` selects the ids of those that may be rung.
     """
     later = {rings: now + dt.timedelta(seconds=lease * 2**rings) for rings in range(MAX_BACKOFF + 1)}
     due = select(table.c.id).where(table.c.due_at <= now).order_by(table.c.due_at).limit(limit)
+    if among is not None:
+        due = due.where(table.c.id.in_(among))
     statement = (
         update(table)
         .where(table.c.id.in_(due.with_for_update(skip_locked=True)), table.c.due_at <= now)

@@ -1,9 +1,10 @@
-"""The command line: `heliograph up | serve | worker | migrate | keys | models | doctor`."""
+"""The command line: `heliograph up | serve | worker | migrate | keys | models | clean | doctor`."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import logging
 import os
 import sys
@@ -12,29 +13,34 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+import msgspec
 from litestar.types import ASGIApp
 
 import migrations
 from gateway import app, doctor, server
-from gateway.core import keys
+from gateway.core import cleanup, keys
+from gateway.core.accounts import PERIODS, Budget, Limits, Period
 from gateway.core.admission import open_catalog
+from gateway.core.catalog import Catalog, Model
 from gateway.core.errors import GatewayError
-from gateway.core.pricing import dollars, quote
+from gateway.core.pricing import USD, dollars, micro, quote
 from gateway.core.runtime import Runtime
 from gateway.core.secret import with_secret
 from gateway.core.settings import Settings, SettingsError, load, variable
 from providers.card import CardError
-from providers.contract import Generation
+from providers.contract import Generation, Role
 from providers.registry import RegistryError
 from storage.database import DatabaseUnavailable
-from workers import main as worker_main
 from workers.embedded import EmbeddedQueue
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+COUNT = click.IntRange(1, 1_000_000_000)
 NOISY = (
     "celery.app.trace",
     "celery.worker.strategy",
     "aio_pika",
+    "aiosqlite",  # which logs every statement with its values, prompts among them
     "aiormq",
     "alembic",
     "boto3",
@@ -53,8 +59,12 @@ NOISY = (
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
     """One OpenAI-compatible gateway for every image and video model."""
+    # What was imported stays: the collector need not look through it again, neither while we run nor at the end.
+    gc.freeze()
     context.obj = _sane(lambda: load(os.environ, config))
     _log(context.obj)
+    for note in context.obj.notes:
+        log.warning("%s", note)
     if config is not None:
         # Further processes of ours know nothing but their environment.
         os.environ["HELIOGRAPH_CONFIG"] = str(config.resolve())
@@ -101,6 +111,8 @@ def web_process() -> ASGIApp:
 def worker(settings: Settings) -> None:
     """Works on tasks beside `serve`; start as many as you like."""
     _require(settings, "database_url", "broker_url", "storage_url", "secret")
+    from workers import main as worker_main  # nobody else needs Celery's worker
+
     _sane(lambda: worker_main.run(settings))
 
 
@@ -110,6 +122,18 @@ def migrate(settings: Settings) -> None:
     """Brings the database to the newest schema."""
     _sane(lambda: asyncio.run(migrations.upgrade(settings.database)))
     click.echo("The database is up to date.")
+
+
+class Money(click.ParamType[int]):
+    """An amount in USD, kept in micro-USD."""
+
+    name = "usd"
+
+    def convert(self, value: str, _: click.Parameter | None, __: click.Context | None) -> int:
+        """The amount; a click error for what is none."""
+        if not USD.fullmatch(value):
+            self.fail(f"{value} is no amount such as 10 or 0.25")
+        return micro(value)
 
 
 @main.group(name="keys")
@@ -122,13 +146,39 @@ def keys_group() -> None:
 @click.option("--days", type=click.IntRange(1, 36_500), help="Days until it expires; never, when not given.")
 @click.option("--key", "text", help="Import this text, which clients have already, in place of a new one.")
 @click.option("--quiet", is_flag=True, help="Print the key alone.")
+@click.option("--budget", type=Money(), help="What it may spend in each period, in USD; no end, when not given.")
+@click.option("--period", type=click.Choice(PERIODS), default="total", show_default=True, help="Period of the budget.")
+@click.option("--per-minute", type=COUNT, help="How many tasks it may make in a minute.")
+@click.option("--per-hour", type=COUNT, help="How many in an hour.")
+@click.option("--per-day", type=COUNT, help="How many in a day.")
+@click.option("--concurrent", type=COUNT, help="How many of its tasks run at the same time; the others wait.")
+@click.option("--owner", help="Whose key it is: keys of one owner share the owner's budget and limits.")
 @click.pass_obj
-def create(settings: Settings, name: str, days: int | None, text: str | None, quiet: bool) -> None:
+def create(
+    settings: Settings,
+    /,
+    name: str,
+    days: int | None,
+    text: str | None,
+    quiet: bool,
+    budget: int | None,
+    period: Period,
+    owner: str | None,
+    **limits: int | None,
+) -> None:
     """Issues a virtual key and prints it: the only time that it is shown."""
 
     async def issue(rt: Runtime) -> keys.Issued:
         expires_at = None if days is None else rt.now() + dt.timedelta(days=days)
-        return await keys.create(rt, name, expires_at=expires_at, text=text)
+        return await keys.create(
+            rt,
+            name,
+            expires_at=expires_at,
+            text=text,
+            owner=owner,
+            budget=None if budget is None else Budget(budget, period),
+            limits=Limits(**limits),
+        )
 
     issued = _with_runtime(with_secret(settings), issue)
     if text is not None:
@@ -163,16 +213,44 @@ def revoke(settings: Settings, key_id: str) -> None:
 @main.command()
 @click.pass_obj
 def models(settings: Settings) -> None:
-    """Lists the models that this configuration serves, with their routes and prices."""
+    """Lists the models that this configuration serves, with their routes and prices, and those that it refuses."""
     catalog = _sane(lambda: open_catalog(settings))
-    for name in catalog.names():
+    for name in (*catalog.names(), *catalog.refused()):
         model = catalog.model(name)
         card, route = model.routes[0].card, model.routes[0]
         generation = Generation(kind=card.kind, operation=card.operations[0], model=name)
-        price = quote(generation, card, route.price)
-        ways = ", ".join(f"{one.provider}/{one.card.name}" for one in model.routes)
-        cost = "no price" if price is None else f"at most {dollars(price)} USD"
-        click.echo(f"{name:32} {card.kind:6} {cost:26} {ways}")
+        # What works on a film lasts as long as that.
+        lasts = Role.VIDEO in card.inputs
+        price = quote(msgspec.structs.replace(generation, source_seconds=1.0 if lasts else None), card, route.price)
+        ways = ", ".join(dict.fromkeys(f"{one.provider}/{one.card.name}" for one in model.routes))
+        unit = " a second" if lasts else " and prompt" if card.usage_price and not route.fixed else ""
+        cost = _without_price(catalog, model) if price is None else f"at most {dollars(price)} USD{unit}"
+        click.echo(f"{name:32} {card.kind:6} {cost:34} {ways}")
+
+
+def _without_price(catalog: Catalog, model: Model) -> str:
+    return "no price" if catalog.unpriced or model.priced else "refused: no price"
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@click.option("--give-up", is_flag=True, help="Delete media whose bytes are gone from the store, for good.")
+@click.pass_obj
+def clean(settings: Settings, /, dry_run: bool, give_up: bool) -> None:
+    """Erases what is over, and objects that nothing refers to, as the schedule does by itself."""
+    report = _with_runtime(with_secret(settings), lambda rt: cleanup.run(rt, dry_run=dry_run, give_up=give_up))
+    word = "would be erased" if dry_run else "erased"
+    for name, amount in (("media", report.media), ("inputs", report.inputs), ("orphans", report.orphans)):
+        click.echo(f"{name:8} {amount.count:10} {word}, {amount.bytes} bytes")
+    click.echo(f"{'tasks':8} {report.tasks:10} of which the bill {'would be' if dry_run else 'is'} left")
+    if report.missing:
+        click.echo(f"{'missing':8} {report.missing:10} media whose bytes are gone: {' '.join(report.missing_ids)}")
+    if report.given_up:
+        click.echo(f"{'':8} {report.given_up:10} of them deleted for good")
+    for note in report.notes:
+        click.echo(note)
+    if report.failed or not report.complete:
+        raise click.ClickException(f"Not all could be done; {report.failed} times the store did not let go.")
 
 
 @main.command(name="doctor")

@@ -12,13 +12,14 @@ import msgspec
 import migrations
 from gateway.core.admission import open_catalog
 from gateway.core.catalog import Catalog
+from gateway.core.health import ALL_MODELS, Health
 from gateway.core.ports import QueueError
-from gateway.core.runtime import open_database, open_objects
-from gateway.core.settings import Settings, variable
+from gateway.core.provenance import open_notary
+from gateway.core.runtime import open_database, open_objects, utc_now
+from gateway.core.settings import Settings, SettingsError, variable
 from providers.contract import BadCredential, Provider, ProviderError
 from storage.database import DatabaseUnavailable
 from storage.objects import ObjectError
-from workers.celery_queue import CeleryQueue
 
 PROBE_KEY = "probe/heliograph-doctor"
 PROBE = b"written, read and deleted by heliograph doctor"
@@ -34,12 +35,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Examines database, broker, storage and every configured provider."""
+    """Examines database, broker, storage, every configured provider, and with what results are signed."""
     catalog = open_catalog(settings)
     checks = [_database(settings), _broker(settings), _storage(settings)]
     checks += [_provider(name, provider) for name, provider in catalog.providers.items()]
     try:
-        return [*await asyncio.gather(*checks), _models(catalog)]
+        found = await asyncio.gather(*checks)
+        parked = await _parked(settings) if found[0].well else []
+        return [*found, *parked, *await asyncio.to_thread(_provenance, settings), _models(catalog)]
     finally:
         await catalog.close()
 
@@ -59,9 +62,26 @@ async def _database(settings: Settings) -> Finding:
     return Finding("database", True, f"{kind} answers and has the newest schema.")
 
 
+async def _parked(settings: Settings) -> list[Finding]:
+    """What the running processes know of credentials that providers have rejected."""
+    db = open_database(settings)
+    try:
+        troubles = await Health(db, settings, utc_now).read()
+    finally:
+        await db.close()
+    words = "Parked since {:%Y-%m-%d %H:%M} UTC: {}. Mend it, then POST /admin/v1/routes/reset."
+    return [
+        Finding(f"credential {one.credential} of {one.provider}", False, words.format(one.since, one.reason))
+        for one in troubles
+        if one.model == ALL_MODELS
+    ]
+
+
 async def _broker(settings: Settings) -> Finding:
     if settings.broker_url is None:
         return Finding("broker", True, "None is set: everything runs in one process (`heliograph up`).")
+    from workers.celery_queue import CeleryQueue  # a process that is alone starts sooner without
+
     queue = CeleryQueue(settings.broker_url)
     try:
         await queue.check()
@@ -113,8 +133,23 @@ async def _provider(name: str, provider: Provider) -> Finding:
     return Finding(part, True, f"{provider.card.title} answers.")
 
 
+def _provenance(settings: Settings) -> list[Finding]:
+    """Whether results can be signed, where that is set."""
+    try:
+        notary = open_notary(settings)
+    except SettingsError as error:
+        return [Finding("provenance", False, f"{error}.")]
+    if notary is None:
+        return []
+    notary.close()
+    return [Finding("provenance", True, f"A probe was signed; the certificate ends on {notary.until:%Y-%m-%d}.")]
+
+
 def _models(catalog: Catalog) -> Finding:
     count = len(list(catalog.names()))
-    if count == 0:
+    if not catalog.models:
         return Finding("models", False, "None: set a provider's credential, or add one to heliograph.toml.")
-    return Finding("models", True, f"{count} served, aliases among them: `heliograph models` lists them.")
+    said = f"{count} served, aliases among them: `heliograph models` lists them."
+    if unpriced := catalog.refused():
+        said += f" Refused, for their price is not known: {', '.join(unpriced)}; give them one in heliograph.toml."
+    return Finding("models", True, said)

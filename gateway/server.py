@@ -16,7 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.core.settings import Settings, SettingsError, variable
 from gateway.dialects import errors
-from gateway.edge.connection import Connection
+from gateway.edge.connection import MOST_MESSAGE_BYTES, Connection, Socket
 
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
@@ -86,7 +86,9 @@ def _options(settings: Settings) -> dict[str, Any]:
         "port": settings.port,
         "loop": "uvloop",
         "http": partial(Connection, refuse=errors.parts, head_seconds=settings.body_seconds),
-        "ws": "none",
+        "ws": Socket,
+        "ws_max_size": MOST_MESSAGE_BYTES,
+        "ws_per_message_deflate": False,
         "lifespan": "on",
         "access_log": False,
         "log_config": None,

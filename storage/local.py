@@ -239,7 +239,13 @@ def _make_folder(folder: Path) -> None:
     """Makes the folder; a new one is an entry of the one above, which must outlast a power cut too."""
     if not folder.is_dir():
         _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError:
+            # It was there, and was taken away while that was looked at: somebody deleted all that was in it.
+            if folder.exists() and not folder.is_dir():
+                raise
+            raise FileNotFoundError(folder) from None
         _sync_folder(folder.parent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -12,7 +13,9 @@ from storage.keys import checked
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
-from storage.s3 import Bucket, S3Store
+
+if TYPE_CHECKING:
+    from storage.s3 import Bucket
 
 QUERY = ("endpoint", "region", "addressing", "checksums")
 BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
@@ -25,6 +28,8 @@ def open_store(url: str, *, access_key: str | None = None, secret_key: str | Non
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
+        from storage.s3 import S3Store  # who keeps files in a folder starts sooner without
+
         return S3Store(bucket_of(url, access_key, secret_key))
     if parts.scheme == "" and url:
         return LocalStore(Path(url))
@@ -40,6 +45,8 @@ def open_store(url: str, *, access_key: str | None = None, secret_key: str | Non
 
 def bucket_of(url: str, access_key: str | None, secret_key: str | None) -> Bucket:
     """The bucket that `s3://bucket/prefix?endpoint=…&region=…&addressing=…&checksums=…` means; raises ValueError."""
+    from storage.s3 import Bucket  # who keeps files in a folder starts sooner without
+
     parts = urlsplit(url)
     if not BUCKET.fullmatch(parts.netloc):
         raise ValueError("s3:// needs a bucket's name, and nothing else before the prefix")

@@ -12,12 +12,14 @@ from celery.signals import worker_shutting_down
 from gateway.core.clock import Clock, keep_time
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
+from gateway.core.listing import keep_models
 from gateway.core.ports import Message
 from gateway.core.runtime import Runtime, open_runtime
 from gateway.core.settings import Settings
 from gateway.core.sweep import sweep_for_ever
 from workers.celery_queue import HANDLER, CeleryQueue, celery_app
 from workers.loop import LoopThread
+from workers.rabbit_bus import RabbitBus
 
 log = logging.getLogger(__name__)
 # Handlers only hand messages over, so a few threads are enough for any number of tasks in flight.
@@ -61,10 +63,12 @@ def worker_app(broker_url: str, thread: LoopThread, executor: Executor) -> Celer
 
 async def _open(settings: Settings) -> tuple[Runtime, list[asyncio.Task[None]]]:
     clock = Clock()
-    rt = open_runtime(settings, lambda _: CeleryQueue(settings.broker_url or ""), clock.now)
+    broker_url = settings.broker_url or ""
+    rt = open_runtime(settings, lambda _: CeleryQueue(broker_url), clock.now, RabbitBus(broker_url))
     rt.executor.handlers = handlers(rt)
     await clock.set(rt.db)
-    return rt, [asyncio.create_task(keep_time(clock, rt.db)), asyncio.create_task(sweep_for_ever(rt))]
+    beside = (keep_time(clock, rt.db), keep_models(rt.catalog), sweep_for_ever(rt))
+    return rt, [asyncio.create_task(one) for one in beside]
 
 
 async def _close(rt: Runtime, beside: list[asyncio.Task[None]]) -> None:

@@ -9,7 +9,7 @@ from litestar import Request, Response, Router, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from gateway.core import assets
+from gateway.core import assets, erasing
 from gateway.core.errors import allowed, invalid
 from gateway.core.ids import is_id
 from gateway.core.keys import Caller
@@ -69,9 +69,9 @@ async def read_media(
 async def delete_media(
     rt: NamedDependency[Runtime], caller: NamedDependency[Caller], asset_id: FromPath[str]
 ) -> DeletedBody:
-    """Deletes the media for good, bytes included."""
+    """Deletes the media for good, bytes included; with a task's last media goes what it was made from."""
     asset = await assets.get(rt, asset_id, caller.key_id)
-    await assets.delete(rt, asset)
+    await erasing.delete(rt, asset)
     return DeletedBody(asset.id, f"{asset.kind}.deleted")
 
 

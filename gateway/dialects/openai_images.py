@@ -1,8 +1,8 @@
-"""`POST /v1/images/generations`: one route that is synchronous, waiting or asynchronous by one field or header."""
+"""`/v1/images/…`: pictures made, edited, varied and enlarged, on routes that wait for them or do not."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,37 +11,48 @@ from litestar.di import NamedDependency
 from msgspec import Meta
 
 from gateway.core import tasks
-from gateway.core.errors import GatewayError, invalid
+from gateway.core.errors import GatewayError, invalid, shown
 from gateway.core.keys import Caller
-from gateway.core.lifecycle import State
+from gateway.core.preparing import Wanted
 from gateway.core.runtime import Runtime
-from gateway.core.tasks import Wanted
-from gateway.dialects.errors import after_acceptance
-from gateway.dialects.wire import accepted, failure, images_body, plan_body, task_headers
-from gateway.web.body import read, taking
-from gateway.web.idempotency import idempotency_of
-from providers.contract import Generation, Kind, Operation
+from gateway.core.tasks import TaskRecord
+from gateway.dialects.creating import (
+    CreateRequest,
+    Pictures,
+    planned,
+    preferences,
+    receiving,
+    require_prompt,
+    waited,
+)
+from gateway.dialects.streaming import streamed
+from gateway.dialects.wire import ImagesBody, accepted, images_body
+from gateway.web.body import taking
+from providers.contract import Generation, Kind, Operation, Role
 
 INLINE_BY_DEFAULT = ("gpt-image", "chatgpt-image")
-WAIT = re.compile(r"^wait\s*=\s*\"?(\d{1,4})\"?$", re.IGNORECASE)
 # Members that become parameters of the generation under the same name.
 PARAMETERS = (
     "quality", "style", "background", "output_format", "output_compression", "moderation", "negative_prompt", "seed",
-    "steps", "cfg_scale", "style_preset",
+    "steps", "cfg_scale", "style_preset", "input_fidelity", "strength", "scale", "mode",
 )  # fmt: skip
-# Said for the vendor's records only: passed on where a card lists it, no promise to the caller where none does.
-HINTS = ("user", "safety_identifier")
-NOT_OFFERED = ("webhook_url", "webhook_headers", "webhook_events", "fallback_models", "priority")
+PICTURES = {
+    "image": Role.IMAGE, "images": Role.IMAGE, "mask": Role.MASK, "style_image": Role.STYLE,
+    "control_image": Role.CONTROL,
+}  # fmt: skip
+# A generation works on no picture, but may be led by some: what it shows, its style, its lines.
+GUIDES = {
+    "image": Role.REFERENCE, "images": Role.REFERENCE, "style_image": Role.STYLE, "control_image": Role.CONTROL,
+}  # fmt: skip
+Model = Annotated[str, Meta(description="A model or alias of `/v1/models`.")]
+DefaultModel = Annotated[
+    str | None, Meta(description="A model or alias of `/v1/models`; without it, the one that the settings name.")
+]
 
-Label = Annotated[str, Meta(max_length=512)]
-Labels = Annotated[dict[Annotated[str, Meta(max_length=64)], Label], Meta(max_length=16)]
 
+class ImageRequest(CreateRequest, kw_only=True):
+    """What may be said of any picture. Which values a model takes stands in `/v1/models`."""
 
-class ImageGenerationRequest(msgspec.Struct):
-    """What may be sent to `POST /v1/images/generations`. Which values a model takes stands in `/v1/models`."""
-
-    model: Annotated[str, Meta(description="A model or alias of `/v1/models`.")]
-    prompt: Annotated[str, Meta(description="What the picture should show.")]
     n: int = 1
     size: Annotated[str, Meta(max_length=32, description="`auto` or WIDTHxHEIGHT in pixels.")] | None = None
     aspect_ratio: Annotated[str, Meta(max_length=16)] | None = None
@@ -62,95 +73,162 @@ class ImageGenerationRequest(msgspec.Struct):
     )
     stream: bool = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] | None = None
-    metadata: Labels = {}
-    provider_options: dict[str, Any] = {}
-    strict: Annotated[bool, Meta(description="Refuse members that are unknown here.")] = False
-    user: Annotated[str, Meta(max_length=512)] | None = None
-    safety_identifier: Annotated[str, Meta(max_length=512)] | None = None
-    webhook_url: Any = None
-    webhook_headers: Any = None
-    webhook_events: Any = None
-    fallback_models: Any = None
-    priority: Any = None
-    dry_run: Annotated[bool, Meta(description="Only say what it would cost and where it would be done.")] = False
 
 
-@post("/v1/images/generations", operation_class=taking(ImageGenerationRequest), status_code=200)
-async def generate(
-    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller]
-) -> Response[Any]:
+class ImageGenerationRequest(ImageRequest, kw_only=True):
+    """What may be sent to `POST /v1/images/generations`. Which values a model takes stands in `/v1/models`."""
+
+    model: Model
+    prompt: Annotated[str, Meta(description="What the picture should show.")]
+    image: Annotated[Pictures | None, Meta(description="For models that make new pictures from others.")] = None
+    images: Pictures | None = None
+    style_image: Pictures | None = None
+    control_image: Pictures | None = None
+
+
+class ImageEditRequest(ImageRequest, kw_only=True):
+    """What may be sent to `POST /v1/images/edits`, as a form or as JSON."""
+
+    model: DefaultModel = None
+    prompt: Annotated[str, Meta(description="What the picture should become.")] = ""
+    image: Pictures | None = None
+    images: Pictures | None = None
+    mask: Annotated[
+        Pictures | None, Meta(description="As large as the first picture, and transparent where that is to change.")
+    ] = None
+    style_image: Pictures | None = None
+    control_image: Pictures | None = None
+    input_fidelity: str | None = None
+    strength: float | None = None
+
+
+class ImageWorkRequest(ImageRequest, kw_only=True):
+    """What may be sent where a picture is all that is needed, as a form or as JSON."""
+
+    model: DefaultModel = None
+    prompt: str = ""
+    image: Pictures | None = None
+
+
+class ImageVariationRequest(ImageWorkRequest, kw_only=True):
+    """What may be sent to `POST /v1/images/variations`, as a form or as JSON. A picture is enough."""
+
+    strength: float | None = None
+
+
+class ImageUpscaleRequest(ImageWorkRequest, kw_only=True):
+    """What may be sent to `POST /v1/images/upscales`, as a form or as JSON. A picture is enough."""
+
+    scale: Annotated[float, Meta(gt=0, le=16, description="How many times as wide and as high.")] | None = None
+    mode: str | None = None
+
+
+Request_ = Request[Any, Any, Any]
+
+
+@post("/v1/images/generations", operation_class=taking(ImageGenerationRequest, form=True), status_code=200)
+async def generate(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
     """Makes pictures. Waits for them; with `async: true` or `Prefer: respond-async` answers 202 with a task."""
-    body, unknown = await read(request, ImageGenerationRequest)
-    asynchronous, wait = _preferences(request)
-    return await _generate(request, rt, caller, body, unknown, body.asynchronous or asynchronous, wait)
+    return await _make(request, rt, caller, ImageGenerationRequest, GUIDES, Operation.GENERATION)
 
 
-@post("/v1/images/generations/async", operation_class=taking(ImageGenerationRequest), status_code=202)
+@post("/v1/images/generations/async", operation_class=taking(ImageGenerationRequest, form=True), status_code=202)
 async def generate_async(
-    request: Request[Any, Any, Any], rt: NamedDependency[Runtime], caller: NamedDependency[Caller]
+    request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]
 ) -> Response[Any]:
     """As `POST /v1/images/generations` with `async: true`."""
-    body, unknown = await read(request, ImageGenerationRequest)
-    return await _generate(request, rt, caller, body, unknown, True, None)
+    return await _make(request, rt, caller, ImageGenerationRequest, GUIDES, Operation.GENERATION, asynchronous=True)
 
 
-async def _generate(
-    request: Request[Any, Any, Any],
+@post("/v1/images/edits", operation_class=taking(ImageEditRequest, form=True), status_code=200)
+async def edit(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
+    """Makes pictures from pictures: changed by a prompt, where a mask says, in the style of another."""
+    return await _make(request, rt, caller, ImageEditRequest, PICTURES, Operation.EDIT)
+
+
+@post("/v1/images/variations", operation_class=taking(ImageVariationRequest, form=True), status_code=200)
+async def vary(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
+    """Makes pictures that are like a picture."""
+    return await _make(request, rt, caller, ImageVariationRequest, PICTURES, Operation.VARIATION)
+
+
+@post("/v1/images/upscales", operation_class=taking(ImageUpscaleRequest, form=True), status_code=200)
+async def upscale(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
+    """Makes a picture larger."""
+    return await _make(request, rt, caller, ImageUpscaleRequest, PICTURES, Operation.UPSCALE)
+
+
+@post("/v1/images/outpaints", operation_class=taking(ImageWorkRequest, form=True), status_code=200)
+async def outpaint(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
+    """Goes on with a picture beyond its edges; by how much, the model's own parameters say."""
+    return await _make(request, rt, caller, ImageWorkRequest, PICTURES, Operation.OUTPAINT)
+
+
+@post("/v1/images/background-removals", operation_class=taking(ImageWorkRequest, form=True), status_code=200)
+async def remove_background(
+    request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]
+) -> Response[Any]:
+    """Cuts what a picture shows out of its background."""
+    return await _make(request, rt, caller, ImageWorkRequest, PICTURES, Operation.REMOVE_BACKGROUND)
+
+
+async def _make(
+    request: Request_,
     rt: Runtime,
     caller: Caller,
-    body: ImageGenerationRequest,
-    unknown: dict[str, Any],
-    asynchronous: bool,
-    wait: float | None,
+    shape: type[ImageRequest],
+    roles: Mapping[str, Role],
+    operation: Operation,
+    *,
+    asynchronous: bool = False,
 ) -> Response[Any]:
-    generation = to_generation(body)
-    hints = {name: value for name in HINTS if (value := getattr(body, name)) is not None}
-    if body.dry_run:
-        return Response(
-            plan_body(tasks.plan(rt, Wanted(generation, unknown, hints, strict=body.strict))), status_code=200
-        )
-    idempotency = idempotency_of(request, await request.body())
-    wanted = Wanted(generation, unknown, hints, strict=body.strict, labels=body.metadata, idempotency=idempotency)
-    task = await tasks.create(rt, caller, wanted, here=not asynchronous)
+    async with receiving(request, rt, shape, roles) as received:
+        body: Any = received.body
+        generation = to_generation(rt, body, operation)
+        if operation is not Operation.GENERATION and not any(one.role is Role.IMAGE for one in received.pictures):
+            raise GatewayError("missing_parameter", "image is required.", param="image")
+        wanted = received.wanted(request, generation)
+        at_once, wait = preferences(request)
+        asynchronous = asynchronous or body.asynchronous or at_once
+        if body.partial_images and not (body.stream or asynchronous):
+            raise invalid("partial_images", "partial_images needs stream: true, or async: true and a follower.")
+        if body.dry_run:
+            return await planned(rt, caller, wanted)
+        if body.stream:
+            return await _stream(rt, caller, wanted, body)
+        # Asked for before there is a task: after that, nothing about the model may fail.
+        inline = _inline(rt, body, generation.model)
+        task = await tasks.create(rt, caller, wanted, here=not asynchronous)
+    # What came with the request is in the store by now: nothing of it lies here while the work goes on.
     if asynchronous:
         return accepted(request, rt, task)
-    replayed = task.replayed
-    base = str(request.base_url).rstrip("/")
-    with after_acceptance(task):
-        await rt.waiter.final(task.id, rt.settings.sync_seconds if wait is None else wait)
-        task = msgspec.structs.replace(await tasks.get(rt, caller.key_id, task.id), replayed=replayed)
-        if task.state is State.COMPLETED:
-            reply = await images_body(rt, task, base, inline=_inline(rt, body))
-            return Response(reply, headers=task_headers(task))
-    if task.final:
-        raise failure(task)
-    if wait is not None:
-        return accepted(request, rt, task)
-    raise GatewayError(
-        "timeout",
-        f"The picture is not ready yet, and this request waits no longer. The work goes on: "
-        f"GET /v1/tasks/{task.id} has the result when it is done.",
-        task_id=task.id,
-        headers=task_headers(task),
-    )
+    patience = _patience(rt, body) if wait is None else wait
+    reply = _reply(request, rt, inline=inline)
+    return await waited(request, rt, task, caller.key_id, patience, reply, soft=wait is not None)
 
 
-def to_generation(body: ImageGenerationRequest) -> Generation:
+async def _stream(rt: Runtime, caller: Caller, wanted: Wanted, body: ImageRequest) -> Response[Any]:
+    """A model that has no previews can only be streamed by who says that none are wanted."""
+    if body.partial_images is None and not rt.catalog.model(wanted.generation.model).streams:
+        raise invalid(
+            "stream", f"The model {shown(wanted.generation.model)} has no previews; send partial_images: 0 with it.",
+            code="unsupported_parameter",
+        )  # fmt: skip
+    task = await tasks.create(rt, caller, wanted, here=True)
+    return streamed(rt, task, _patience(rt, body))
+
+
+def to_generation(rt: Runtime, body: Any, operation: Operation) -> Generation:
     """The generation that the body asks for; raises what no model could honour."""
-    if not body.prompt.strip():
-        raise GatewayError("missing_parameter", "prompt must not be empty.", param="prompt")
-    for name in NOT_OFFERED:
-        if getattr(body, name) is not None:
-            raise invalid(name, f"{name} is not offered.", code="unsupported_parameter")
-    if body.stream:
-        raise invalid("stream", f"The model {body.model[:64]!r} does not stream.", code="unsupported_parameter")
-    if body.partial_images:
-        raise invalid("partial_images", "partial_images needs stream: true.")
-    parameters = {name: value for name in PARAMETERS if (value := getattr(body, name)) is not None}
+    if operation is Operation.GENERATION:
+        require_prompt(body.prompt)
+    if body.stream and body.asynchronous:
+        raise invalid("stream", "stream and async exclude each other; a task's events tell of it too.")
+    parameters = {name: value for name in PARAMETERS if (value := getattr(body, name, None)) is not None}
     return Generation(
         kind=Kind.IMAGE,
-        operation=Operation.GENERATION,
-        model=body.model,
+        operation=operation,
+        model=_default_model(rt, operation) if body.model is None else body.model,
         prompt=body.prompt,
         n=body.n,
         # Open WebUI sends an empty size when none is set.
@@ -158,28 +236,49 @@ def to_generation(body: ImageGenerationRequest) -> Generation:
         aspect_ratio=body.aspect_ratio,
         parameters=parameters,
         extras=body.provider_options,
+        partial_images=body.partial_images or 0,
     )
 
 
-def _inline(rt: Runtime, body: ImageGenerationRequest) -> bool:
-    default = rt.catalog.model(body.model).response_format
+def _default_model(rt: Runtime, operation: Operation) -> str:
+    """The model that the settings name for the operation, else the first one that does it."""
+    named = {
+        Operation.EDIT: rt.settings.edit_model,
+        Operation.VARIATION: rt.settings.variation_model,
+        Operation.UPSCALE: rt.settings.upscale_model,
+    }
+    model = named.get(operation) or rt.catalog.first_for(Kind.IMAGE, operation)
+    if model is None:
+        raise GatewayError("missing_parameter", f"model is required: none here does {operation}.", param="model")
+    return model
+
+
+def _reply(request: Request_, rt: Runtime, *, inline: bool) -> Callable[[TaskRecord], Any]:
+    base = str(request.base_url).rstrip("/")
+
+    async def reply(task: TaskRecord) -> ImagesBody:
+        return await images_body(rt, task, base, inline=inline)
+
+    return reply
+
+
+def _patience(rt: Runtime, body: ImageRequest) -> float:
+    """How long a synchronous request waits: what is under way when its time is over is bought, and goes on."""
+    return rt.settings.sync_seconds if body.timeout is None else min(body.timeout, rt.settings.sync_seconds)
+
+
+def _inline(rt: Runtime, body: ImageRequest, model: str) -> bool:
+    default = rt.catalog.model(model).response_format
     if default is None:
-        default = "b64_json" if body.model.startswith(INLINE_BY_DEFAULT) else "url"
+        default = "b64_json" if model.startswith(INLINE_BY_DEFAULT) else "url"
     return (body.response_format or default) == "b64_json"
 
 
-def _preferences(request: Request[Any, Any, Any]) -> tuple[bool, float | None]:
-    """What the Prefer header says: whether to answer at once, and for how many seconds to wait before that."""
-    asynchronous, wait = False, None
-    for preference in ",".join(request.headers.getall("prefer", [])).split(","):
-        word = preference.partition(";")[0].strip()
-        if word.lower() == "respond-async":
-            asynchronous = True
-        elif match := WAIT.match(word):
-            wait = float(match[1])
-    # RFC 7240: together they mean to wait that long, and to answer 202 then.
-    return asynchronous and wait is None, wait
-
-
-router = Router("/", route_handlers=[generate, generate_async], tags=["Images"])
-SHAPES = (ImageGenerationRequest,)
+router = Router(
+    "/",
+    route_handlers=[generate, generate_async, edit, vary, upscale, outpaint, remove_background],
+    tags=["Images"],
+)
+SHAPES = (
+    ImageGenerationRequest, ImageEditRequest, ImageVariationRequest, ImageUpscaleRequest, ImageWorkRequest,
+)  # fmt: skip

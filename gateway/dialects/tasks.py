@@ -55,7 +55,13 @@ async def list_tasks(
     return page([task_body(rt, task, base) for task in found], more)
 
 
-@get(["/v1/tasks/{task_id:str}", "/v1/images/generations/{task_id:str}/status"])
+@get(
+    [
+        "/v1/tasks/{task_id:str}",
+        "/v1/images/generations/{task_id:str}/status",
+        "/v1/videos/generations/tasks/{task_id:str}",
+    ]
+)
 async def get_task(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],
@@ -83,7 +89,7 @@ async def cancel_task(
     return _reply(request, rt, await tasks.cancel(rt, caller.key_id, task_id))
 
 
-@post("/v1/tasks/{task_id:str}/retry", status_code=202)
+@post(["/v1/tasks/{task_id:str}/retry", "/v1/video/generations/{task_id:str}/retry"], status_code=202)
 async def retry_task(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],
@@ -94,7 +100,7 @@ async def retry_task(
     return accepted(request, rt, await tasks.retry(rt, caller, task_id, idempotency_of(request, b"")))
 
 
-@delete("/v1/images/generations/{task_id:str}", status_code=200)
+@delete(["/v1/images/generations/{task_id:str}", "/v1/video/generations/{task_id:str}"], status_code=200)
 async def delete_generation(
     request: Request[Any, Any, Any],
     rt: NamedDependency[Runtime],

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hmac
+import math
+from contextlib import suppress
 from typing import Any
 
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Message, Scope
 
-from gateway.core import keys
+from gateway.core import accounts, grants, keys
+from gateway.core.accounts import account_ids
 from gateway.core.errors import GatewayError
+from gateway.core.feed import Feed
+from gateway.core.grants import Grant
 from gateway.core.keys import Caller
 from gateway.core.runtime import Runtime
+from storage.database import DatabaseUnavailable
 
 # For the reference: an address that anybody may call.
 NO_KEY: list[dict[str, list[str]]] = [{}]
+NOT_GOOD = "The access_token is no realtime token that is good now. POST /v1/realtime/tokens makes one."
 REFUSED = "The API key is missing or not valid. Send it as: Authorization: Bearer <key>."
 
 
@@ -31,7 +39,46 @@ async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
     caller = await keys.authenticate(runtime, key_text(request))
     if caller is None:
         raise GatewayError("invalid_api_key", REFUSED)
+    if caller.limited:
+        request.scope["state"]["limited"] = caller
     return caller
+
+
+async def provide_grant(request: Request[Any, Any, Any]) -> Grant:
+    """What the request may follow: by its key, or by a realtime token, which alone may also stand in the address."""
+    runtime: Runtime = request.app.state.runtime
+    token = request.query_params.get("access_token")
+    text, alone = (token, True) if token is not None else (key_text(request), False)
+    grant = await grants.admit(runtime, text, tokens_only=alone)
+    if grant is None:
+        raise GatewayError("invalid_api_key", NOT_GOOD if alone else REFUSED)
+    return grant
+
+
+async def provide_feed(request: Request[Any, Any, Any]) -> Feed:
+    """The process's feed."""
+    feed: Feed = request.app.state.feed
+    return feed
+
+
+async def add_rates(message: Message, scope: Scope) -> None:
+    """Says on every reply of a limited key how many requests are left: of several limits, of the tightest."""
+    caller = scope.get("state", {}).get("limited")
+    if caller is None or message["type"] != "http.response.start":
+        return
+    runtime: Runtime = scope["litestar_app"].state.runtime
+    with suppress(DatabaseUnavailable):
+        found = await accounts.read(runtime, account_ids(caller.key_id, caller.owner))
+        rates = [rate for account in found for rate in account.rates]
+        tightest = min(rates, key=lambda rate: (rate.left, -rate.resets_at.timestamp()), default=None)
+        if tightest is not None:
+            seconds = max(math.ceil((tightest.resets_at - runtime.now()).total_seconds()), 1)
+            message["headers"] = [
+                *message["headers"],
+                (b"x-ratelimit-limit-requests", str(tightest.limit).encode()),
+                (b"x-ratelimit-remaining-requests", str(tightest.left).encode()),
+                (b"x-ratelimit-reset-requests", f"{seconds}s".encode()),
+            ]
 
 
 async def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

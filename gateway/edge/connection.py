@@ -1,7 +1,8 @@
 """A connection: the head of a request must arrive in its time and its size, as the guard sees to for the body.
 
 uvicorn itself waits for a head for ever, keeps all that it gets of it, answers what is no HTTP in plain text, takes the
-trailers of a chunked body for headers, and loses the body of a request that offers to upgrade to HTTP/2.
+trailers of a chunked body for headers, and loses the body of a request that offers to upgrade to HTTP/2. Of a socket it
+logs the whole address, and keeps for ever one that takes nothing more.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.core.errors import GatewayError
 from gateway.edge.guard import LONGEST_TARGET, RELEASE, Refuse, new_request_id
+from gateway.web.sockets import ABORT
 
 log = logging.getLogger(__name__)
 # More than the guard allows, so that it is the guard that answers a head which has come whole.
 MOST_HEAD_BYTES = 65_536
 LINGER_SECONDS = 1.0
+# Bytes of a message that a client sends over a socket, and its headers: fewer than the library would trip over.
+MOST_MESSAGE_BYTES, MOST_SOCKET_HEADERS, LONGEST_SOCKET_HEADER = 65_536, 100, 8_000
+# uvicorn tells here of every socket, with the key or token that its address may hold.
+QUIET = logging.getLogger("gateway.uvicorn.sockets")
+QUIET.setLevel(logging.ERROR)
 
 
 class Connection(HttpToolsProtocol):
@@ -28,12 +36,15 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, refuse: Refuse, head_seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # The guard has a line for each request, without the query, in which a token may be.
+        self.access_log = False
         self.refuse = refuse
         self.head_seconds = head_seconds
         self.url = b""
         self.in_head = False
         self.head_bytes = 0
         self.refused = False
+        self.handed_over = False
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -59,7 +70,7 @@ class Connection(HttpToolsProtocol):
             return
         head = self.headers if self.in_head else None
         self._parse(data)
-        if self.refused:
+        if self.refused or self.handed_over:
             return
         if self.in_head and head is self.headers:
             self.head_bytes += len(data)
@@ -107,11 +118,30 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._offers_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
+            elif self._should_upgrade():
+                self._become_socket()
         except httptools.HttpParserError:
             self.send_400_response("")
 
     def _offers_upgrade(self) -> bool:
+        if self._should_upgrade():
+            return False
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _become_socket(self) -> None:
+        """Hands the connection over, unless the head is one that the library would trip over."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return self._end(GatewayError("invalid_request", "A socket cannot be opened before the last reply."))
+        longest = max((len(name) + len(value) for name, value in self.headers), default=0)
+        sound = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1" and self.url.isascii()
+        few = len(self.headers) <= MOST_SOCKET_HEADERS and longest <= LONGEST_SOCKET_HEADER
+        if not sound or not few or len(self.url) > LONGEST_SOCKET_HEADER:
+            return self._end(GatewayError("invalid_request", "A socket is opened by a short GET request."))
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            return self._end(GatewayError("invalid_request", "The request that opens a socket has no body."))
+        self._stop_timer()
+        self.handed_over = True
+        self.handle_websocket_upgrade()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Goes on as if nothing had been offered. Java's client offers HTTP/2 with every first request."""
@@ -149,3 +179,48 @@ class Connection(HttpToolsProtocol):
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket that can be cut, and that is when its client does not answer any more."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = QUIET
+        self.conn.logger = QUIET
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """From now on the application can cut it."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: self.transport.abort}
+
+    async def send(self, message: Any) -> None:
+        """Sends; a refusal is an end of the handshake, too, which uvicorn would otherwise miss."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+    def keepalive_timeout(self) -> None:
+        """The client is silent: what was written and not taken would keep the connection open."""
+        super().keepalive_timeout()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def send_receive_event_to_app(self) -> None:
+        """Brings a message to the application; one that is not in UTF-8 ends the connection."""
+        if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+            self.frames = []
+            self.conn.fail(1007)
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1007, "reason": ""})
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.transport.close()
+            return
+        super().send_receive_event_to_app()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

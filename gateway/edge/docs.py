@@ -24,11 +24,13 @@ td { vertical-align: top; font-size: .9rem } code { font-family: ui-monospace, m
 class ReferencePage(OpenAPIRenderPlugin):
     """Draws every route with its parameters and the members of its body."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: dict[str, Any]) -> None:
         super().__init__(path="/", style="")
+        self.bodies = bodies
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The page as UTF-8 HTML."""
+        openapi_schema = _whole(openapi_schema, self.bodies)
         title = escape(openapi_schema["info"]["title"])
         parts = [
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
@@ -37,6 +39,24 @@ class ReferencePage(OpenAPIRenderPlugin):
             *_routes(openapi_schema),
         ]
         return "".join(parts).encode()
+
+
+class Document(JsonRenderPlugin):
+    """The description itself, as JSON."""
+
+    def __init__(self, bodies: dict[str, Any]) -> None:
+        super().__init__()
+        self.bodies = bodies
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The whole document."""
+        return super().render(request, _whole(openapi_schema, self.bodies))
+
+
+def _whole(schema: dict[str, Any], bodies: dict[str, Any]) -> dict[str, Any]:
+    """The description with the schemas of bodies that are read by hand, which the framework leaves out."""
+    components = schema["components"]
+    return {**schema, "components": {**components, "schemas": {**bodies, **components["schemas"]}}}
 
 
 def _routes(schema: dict[str, Any]) -> Iterator[str]:
@@ -97,5 +117,9 @@ async def _refuse_html(response: Response[Any]) -> Response[Any]:
     return response
 
 
-RENDERERS = [ReferencePage(), JsonRenderPlugin()]
+def renderers(bodies: dict[str, Any]) -> list[OpenAPIRenderPlugin]:
+    """What draws the description; `bodies` are the schemas of request bodies by name."""
+    return [ReferencePage(bodies), Document(bodies)]
+
+
 router = Router("/", route_handlers=[front])

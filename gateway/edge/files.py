@@ -23,7 +23,8 @@ async def follow_link(
     expires, signature = request.query_params.get("exp", ""), request.query_params.get("sig", "")
     if not assets.link_is_valid(rt, name, expires, signature):
         raise GatewayError("media_not_found", "This link is not valid, or is over.")
-    return await serve(request, rt, await assets.get(rt, name.partition(".")[0], None))
+    asset = await assets.get(rt, name.partition(".")[0], None)
+    return await serve(request, rt, assets.file_of(asset, name))
 
 
 router = Router("/", route_handlers=[follow_link], tags=["Media"])

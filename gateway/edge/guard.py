@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from gateway.core.errors import GatewayError
+from gateway.web.sockets import answer
 
 log = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -34,30 +35,43 @@ Refuse = Callable[[GatewayError], tuple[int, list[tuple[bytes, bytes]], bytes]]
 class Guard:
     """An ASGI layer around the application. `refuse` renders an error as status, headers and body.
 
+    `bodies` are the most bytes that a body may have and the most seconds that it may take, `forms` those of a form
+    with files.
     `release` is left where a connection finds it, to be called when the server begins to stop.
     """
 
     def __init__(
-        self, app: ASGIApp, refuse: Refuse, release: Callable[[], None], *, max_body_bytes: int, body_seconds: float
+        self,
+        app: ASGIApp,
+        refuse: Refuse,
+        release: Callable[[], None],
+        *,
+        bodies: tuple[int, float],
+        forms: tuple[int, float],
     ) -> None:
         self.app = app
         self.refuse = refuse
         self.release = release
-        self.max_body_bytes = max_body_bytes
-        self.body_seconds = body_seconds
+        self.bodies = bodies
+        self.forms = forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is sound, and answers the rest itself: also what the application failed to answer."""
+        if scope["type"] == ScopeType.WEBSOCKET:
+            await self._open(scope, receive, send)
+            return
         if scope["type"] != ScopeType.HTTP:
             scope.setdefault("state", {})[RELEASE] = self.release
             await self.app(scope, receive, send)
             return
         reply = _Reply(send, _request_id(scope))
-        body = _Body(receive, reply, self.max_body_bytes, self.body_seconds)
+        most, seconds = self.forms if _is_form(scope) else self.bodies
+        body = _Body(receive, reply, most, seconds)
         scope.setdefault("state", {})["request_id"] = reply.request_id.decode()
-        started = time.monotonic()
+        # A mounted application is given another path, in the same scope.
+        started, place = time.monotonic(), _printable(scope["path"])
         try:
-            _check(scope, self.max_body_bytes)
+            _check(scope, most)
             await self.app(_as_get(scope), body, reply)
         except asyncio.CancelledError:
             # The server does not wait for this request any more. Whether it has made a task is not known here.
@@ -70,8 +84,22 @@ class Guard:
             await self._answer(reply, error)
         finally:
             milliseconds = (time.monotonic() - started) * 1000
-            place, id = _printable(scope["path"]), reply.request_id.decode()
+            id = reply.request_id.decode()
             log.info("%s %s %s %.0f ms %s", scope["method"], place, reply.status, milliseconds, id)
+
+    async def _open(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+        """Lets a socket be opened. Its query is not logged: keys and tokens are in there."""
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        started, place = time.monotonic(), _printable(scope["path"])
+        try:
+            _check(scope, 0)
+            await self.app(scope, receive, send)
+        except GatewayError as error:
+            await answer(scope, send, self.refuse(error))
+        finally:
+            seconds = time.monotonic() - started
+            log.info("socket %s closed after %.1f s %s", place, seconds, request_id.decode())
 
     async def _answer(self, reply: _Reply, error: Exception) -> None:
         if not isinstance(error, GatewayError):
@@ -103,7 +131,7 @@ class _Body:
     def __init__(self, receive: Receive, reply: _Reply, most: int, seconds: float) -> None:
         self.receive = receive
         self.reply = reply
-        self.left = most
+        self.most = self.left = most
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.complete = False
 
@@ -120,7 +148,7 @@ class _Body:
         self.complete = not message.get("more_body", False)
         self.left -= len(message.get("body", b""))
         if self.left < 0 and self.reply.status is None:
-            raise GatewayError("payload_too_large", "The request body is too large.")
+            raise _too_large(self.most)
         return message
 
 
@@ -129,7 +157,7 @@ def new_request_id() -> bytes:
     return b"req_" + secrets.token_hex(12).encode()
 
 
-def _request_id(scope: HTTPScope) -> bytes:
+def _request_id(scope: HTTPScope | WebSocketScope) -> bytes:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
         return given[0]
@@ -144,7 +172,7 @@ def _as_get(scope: HTTPScope) -> HTTPScope:
     return {**scope, **changes}
 
 
-def _check(scope: HTTPScope, max_body_bytes: int) -> None:
+def _check(scope: HTTPScope | WebSocketScope, max_body_bytes: int) -> None:
     headers = list(scope["headers"])
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
         raise GatewayError("headers_too_large", "The request headers are too large.")
@@ -159,7 +187,16 @@ def _check(scope: HTTPScope, max_body_bytes: int) -> None:
     # Said before a byte is read, this spares the client sending the body.
     lengths = [value for name, value in headers if name == b"content-length"]
     if any(value.isdigit() and int(value) > max_body_bytes for value in lengths):
-        raise GatewayError("payload_too_large", "The request body is too large.")
+        raise _too_large(max_body_bytes)
+
+
+def _too_large(most: int) -> GatewayError:
+    return GatewayError("payload_too_large", f"The request body is too large: at most {most} bytes are taken here.")
+
+
+def _is_form(scope: HTTPScope) -> bool:
+    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+    return any(value.strip().lower().startswith(b"multipart/form-data") for value in kinds)
 
 
 def _is_host(value: bytes) -> bool:

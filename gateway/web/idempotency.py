@@ -18,7 +18,7 @@ KEY = re.compile(r"[\x21-\x7e]{1,255}")
 def idempotency_of(request: Request[Any, Any, Any], body: bytes) -> Idempotency | None:
     """What the header says, with a digest of route and body in which order and spaces do not count.
 
-    `body` is JSON, or empty where the route takes none. Raises `invalid_header`.
+    `body` is JSON, or the fingerprint of a form, or empty where the route takes none. Raises `invalid_header`.
     """
     given = request.headers.getall("idempotency-key", [])
     if not given:

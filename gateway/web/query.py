@@ -28,7 +28,7 @@ def plain_text(name: str, text: str | None) -> str | None:
 
 def whole_number(name: str, text: str, least: int, most: int) -> int:
     """A whole number in plain ASCII digits within bounds."""
-    if text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most:
+    if text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most:
         return int(text)
     raise invalid(name, f"{name} must be a whole number from {least} to {most}.")
 

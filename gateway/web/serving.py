@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.response import Stream
 
-from gateway.core.assets import AssetRecord
+from gateway.core.assets import Servable
 from gateway.core.errors import GatewayError
 from gateway.core.runtime import Runtime
 from storage.objects import NoSuchObject
@@ -17,26 +17,26 @@ from storage.objects import NoSuchObject
 RANGE = re.compile(r"^bytes=(\d{0,18})-(\d{0,18})$")
 
 
-async def serve(request: Request[Any, Any, Any], rt: Runtime, asset: AssetRecord) -> Response[Any]:
-    """The asset, or the part of it that the client asks for; raises `media_not_found` when the bytes are gone."""
-    etag = f'"{asset.sha256[:32]}"'
-    headers = _headers(asset, etag)
+async def serve(request: Request[Any, Any, Any], rt: Runtime, file: Servable) -> Response[Any]:
+    """The file, or the part of it that the client asks for; raises `media_not_found` when the bytes are gone."""
+    etag = f'"{file.sha256[:32]}"'
+    headers = _headers(file, etag)
     if _matches(request.headers.get("if-none-match"), etag):
         return Response(None, status_code=304, headers=headers)
-    wanted = _range(request, asset.size, etag)
-    start, end = wanted or (0, asset.size)
+    wanted = _range(request, file.size, etag)
+    start, end = wanted or (0, file.size)
     status = 200 if wanted is None else 206
     if wanted is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{asset.size}"
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     headers["Content-Length"] = str(end - start)
     if request.state.get("head"):
-        return Response(b"", status_code=status, headers=headers, media_type=asset.media_type)
-    chunks = rt.objects.read(asset.object_key, start, end)
+        return Response(b"", status_code=status, headers=headers, media_type=file.media_type)
+    chunks = rt.objects.read(file.object_key, start, end)
     try:
         first = await anext(chunks, b"")
     except NoSuchObject as error:
         raise GatewayError("media_not_found", "There is no such media.") from error
-    return Stream(_rejoined(first, chunks), status_code=status, headers=headers, media_type=asset.media_type)
+    return Stream(_rejoined(first, chunks), status_code=status, headers=headers, media_type=file.media_type)
 
 
 async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -45,13 +45,13 @@ async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-def _headers(asset: AssetRecord, etag: str) -> dict[str, str]:
+def _headers(file: Servable, etag: str) -> dict[str, str]:
     return {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         # No longer than an hour, for an asset may be deleted; asking again costs no bytes, by its ETag.
         "Cache-Control": "private, max-age=3600",
-        "Content-Disposition": f'inline; filename="{asset.name}"',
+        "Content-Disposition": f'inline; filename="{file.name}"',
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",

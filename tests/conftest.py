@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from tests.browser import Browser, chromium
+from tests.node import Node, installed
 from tests.seaweed import Seaweed
 from tests.services import Missing, database, vhost
 
@@ -44,6 +47,18 @@ def broker(stack: ExitStack) -> str:
 def seaweed(stack: ExitStack) -> Seaweed:
     """An S3 server for this run, with a bucket."""
     return _open(stack, Seaweed())
+
+
+@pytest.fixture(scope="session")
+def node(stack: ExitStack) -> Node:
+    """Node.js with the official SDK."""
+    return _open(stack, installed(Path(__file__).parent / "acceptance/node"))
+
+
+@pytest.fixture(scope="session")
+def browser(stack: ExitStack) -> Browser:
+    """A browser for this run."""
+    return _open(stack, chromium())
 
 
 def _open(stack: ExitStack, service: AbstractContextManager[T]) -> T:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Protocol
 
 import hypothesis
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.core.tables import VIRTUAL_KEYS
+from gateway.core import accounts
+from gateway.core.tables import METADATA, VIRTUAL_KEYS
 from migrations import upgrade
 from storage.database import Database
 from tests.core.vendors import ScriptedProvider
@@ -32,7 +33,7 @@ class MakeWorld(Protocol):
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """Databases as migrations leave them, with two virtual keys."""
     folder = tmp_path_factory.mktemp("worlds")
-    asyncio.run(_make(folder / "schema"))
+    asyncio.run(prepare(f"sqlite:///{folder}/schema"))
     return Shelf(folder / "schema", folder)
 
 
@@ -51,14 +52,30 @@ async def make_world(shelf: Shelf) -> AsyncIterator[Callable[..., World]]:
         shelf.free.append(world.db)
 
 
-async def _make(file: Path) -> None:
-    url = f"sqlite:///{file}"
+async def prepare(url: str) -> None:
+    """Makes the schema of a database, and the two virtual keys."""
     await upgrade(url)
     db = Database(url)
+    async with db.write() as connection:
+        await _issue_keys(connection)
+    await db.close()
+
+
+async def empty(db: Database) -> None:
+    """Leaves a PostgreSQL database as `prepare` did; the ledger, which lets nobody delete, is made to let us."""
+    tables = ", ".join(table.name for table in METADATA.sorted_tables)
+    async with db.write() as connection:
+        await connection.execute(text("ALTER TABLE entries DISABLE TRIGGER USER"))
+        await connection.execute(text(f"TRUNCATE {tables}"))
+        await connection.execute(text("ALTER TABLE entries ENABLE TRIGGER USER"))
+        await _issue_keys(connection)
+
+
+async def _issue_keys(connection: AsyncConnection) -> None:
     keys = [
         {"id": one.key_id, "digest": one.key_id, "hint": "none", "name": one.key_id, "created_at": START}
         for one in (CALLER, OTHER)
     ]
-    async with db.write() as connection:
-        await connection.execute(insert(VIRTUAL_KEYS), keys)
-    await db.close()
+    await connection.execute(insert(VIRTUAL_KEYS), keys)
+    for one in (CALLER, OTHER):
+        await accounts.make(connection, one.key_id, one.key_id, START)

@@ -48,6 +48,15 @@ def refusal(**members: Any) -> GatewayError:
     return caught.value
 
 
+@pytest.mark.parametrize("operation", [Operation.UPSCALE, Operation.REMOVE_BACKGROUND])
+def test_what_keeps_its_shape_takes_none(operation: Operation) -> None:
+    """An upscale, or a picture without its background, has the ratio of the picture that was given."""
+    able = catalog(card_of(model=FULL | {"operations": tuple(Operation)}))
+    with pytest.raises(GatewayError) as caught:
+        admit(able, generation(operation=operation, aspect_ratio="16:9"))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "aspect_ratio")
+
+
 def test_what_the_model_can_is_admitted_as_it_is() -> None:
     """A generation whose members all fit is not changed."""
     wanted = generation(
@@ -69,6 +78,8 @@ def test_what_the_model_can_is_admitted_as_it_is() -> None:
         ({"n": -1}, "invalid_parameter", "n", "between 1 and 4"),
         ({"size": "65x65"}, "invalid_image_size", "size", "Allowed: 64x64, 128x64"),
         ({"aspect_ratio": "3:2"}, "invalid_parameter", "aspect_ratio", "Allowed: 1:1, 16:9"),
+        ({"aspect_ratio": "16:9", "size": "64x64"}, "invalid_parameter", "aspect_ratio", "Allowed with it: 1:1."),
+        ({"model": "gtp"}, "model_not_found", "model", "GET /v1/models lists all."),
         ({"parameters": {"quality": "best"}}, "invalid_parameter", "quality", "Allowed: low, high, auto"),
         ({"parameters": {"quality": 1}}, "invalid_parameter", "quality", "string"),
         ({"parameters": {"seed": 101}}, "invalid_parameter", "seed", "at most 100"),
@@ -107,6 +118,16 @@ def test_an_operation_or_kind_of_another_model_is_refused() -> None:
         with pytest.raises(GatewayError) as caught:
             admit(catalog(), wanted)
         assert (caught.value.code, caught.value.param) == ("invalid_parameter", "model")
+
+
+def test_previews_of_more_outputs_than_the_model_can_show_are_refused() -> None:
+    """Its vendor would refuse the order, once it is made; n alone, and previews alone, are taken."""
+    (model,) = card_of(model={"max_n": 4, "partial_images": 3, "partial_images_max_n": 1}).models
+    check(generation(n=4), model)
+    check(generation(partial_images=3), model)
+    with pytest.raises(GatewayError, match="n must be at most 1") as caught:
+        check(generation(n=2, partial_images=1), model)
+    assert caught.value.param == "n"
 
 
 def test_a_model_without_ratios_or_parameters_says_so() -> None:

@@ -13,11 +13,13 @@ from gateway.core import tasks
 from gateway.core.advance import advance
 from gateway.core.lifecycle import State
 from gateway.core.ports import TASK, Message
+from gateway.core.preparing import Wanted
 from providers.contract import (
     BadCredential,
     Blocked,
     Broken,
     Done,
+    Lost,
     Pending,
     ProviderError,
     RateLimited,
@@ -62,7 +64,7 @@ async def test_the_vendor_gets_the_order_as_it_was_admitted(make_world: MakeWorl
 async def test_the_first_turn_is_taken_here_when_somebody_waits(make_world: MakeWorld) -> None:
     """A task that this process takes itself needs no bell and ends in the very same way."""
     world = make_world(ScriptedProvider(submit=[done()]))
-    record = await tasks.create(world.rt, CALLER, tasks.Wanted(generation()), here=True)
+    record = await tasks.create(world.rt, CALLER, Wanted(generation()), here=True)
     assert await world.rt.waiter.final(record.id, 5)
     row = await world.row(record.id)
     assert (row["state"], world.bells.messages) == (State.COMPLETED, [])
@@ -85,10 +87,43 @@ async def test_two_messages_at_once_send_one_order(make_world: MakeWorld) -> Non
     """A doubled message makes no second order, whoever is faster."""
     provider = ScriptedProvider(submit=[done()])
     world = make_world(provider)
-    message = Message(TASK, await world.create(), 0)
+    message = Message(TASK, await world.rung(), 0)
     await asyncio.gather(*(advance(world.rt, message) for _ in range(10)))
     assert len(provider.orders) == 1
     assert (await world.row(message.id))["state"] == State.COMPLETED
+
+
+async def test_a_lost_job_is_ordered_again(make_world: MakeWorld) -> None:
+    """A job that its vendor surely has no more is sent anew, as often as a route is tried, and not charged."""
+    provider = ScriptedProvider(submit=[Pending("job-1"), Pending("job-2")], poll=[Lost("restarted"), done()])
+    world = make_world(provider)
+    task_id = await world.create()
+    await world.step(task_id)
+    row = await world.finish(task_id)
+    assert (row["state"], provider.polled) == (State.COMPLETED, ["job-1", "job-2"])
+    first, second = await world.attempts(task_id)
+    assert (first["outcome"], first["cost"], second["outcome"]) == ("Lost", None, "done")
+
+
+async def test_a_job_that_is_lost_again_and_again_fails(make_world: MakeWorld) -> None:
+    """A vendor that loses every job is not asked for ever; the caller learns why, and pays nothing."""
+    rounds = 3
+    provider = ScriptedProvider(submit=[Pending("job")] * rounds, poll=[Lost("restarted")] * rounds)
+    world = make_world(provider, max_rounds=rounds)
+    row = await world.finish(await world.create())
+    assert (row["error_code"], row["charged"], len(provider.orders)) == ("model_overloaded", None, rounds)
+    assert row["error_message"] == "The provider lost the work before it was finished."
+
+
+async def test_a_job_that_is_lost_while_it_is_stopped_costs_nothing(make_world: MakeWorld) -> None:
+    """Nothing is sent again for somebody who wished the task to end."""
+    provider = ScriptedProvider(submit=[Pending("job")], poll=[Lost("restarted")])
+    world = make_world(provider)
+    task_id = await world.create()
+    await world.step(task_id)
+    await tasks.cancel(world.rt, CALLER.key_id, task_id)
+    row = await world.row(task_id)
+    assert (row["stopped"], row["charged"], len(provider.orders)) == ("failed", None, 1)
 
 
 async def test_a_finish_without_outputs_is_an_error(make_world: MakeWorld) -> None:
@@ -198,7 +233,7 @@ async def test_ending_a_stopped_task_leaves_finished_attempts_as_they_were(make_
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.WAITING, State.STORING])
 async def test_a_task_whose_provider_has_left_the_configuration_fails(make_world: MakeWorld, state: State) -> None:
-    """Nobody can say any more what became of it, and its owner is told so instead of waiting."""
+    """Nobody can say any more what became of it: its owner is told so, and what it may cost stays reserved."""
     async with serving(a=[(503, b"")]) as files:
         answers: dict[State, Any] = {State.WAITING: Pending("job"), State.STORING: linked(files.url("a"))}
         provider = ScriptedProvider(submit=[answers.get(state, done())])
@@ -207,7 +242,9 @@ async def test_a_task_whose_provider_has_left_the_configuration_fails(make_world
         await (world.crash(task_id) if state is State.SUBMITTING else world.step(task_id))
         assert (await world.row(task_id))["state"] == state
         row = await world.step(task_id, world.without("vendor"))
-        assert (row["state"], row["error_code"]) == (State.FAILED, "provider_error")
+        code = "outcome_unknown" if state is State.SUBMITTING else "provider_error"
+        assert (row["state"], row["error_code"]) == (State.FAILED, code)
+        assert (row["held"], row["charged"]) == (40_000, None)
 
 
 async def test_a_queued_task_whose_model_has_left_the_configuration_fails(make_world: MakeWorld) -> None:

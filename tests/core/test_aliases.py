@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.admission import Admitted, admit
-from gateway.core.aliases import edges
 from gateway.core.catalog import Catalog
+from gateway.core.config import AliasConfig
 from gateway.core.errors import GatewayError
-from gateway.core.settings import AliasConfig
+from gateway.core.wording import edges
 from providers.card import Parameter, SizeRule
+from providers.contract import Kind
 from tests.core.vendors import MODEL, ScriptedProvider, card_of, generation, models_of, words
 
 QUALITIES = {"quality": words("low", "medium", "high", "auto")}
@@ -159,3 +160,55 @@ def test_free_parameters_are_not_translated() -> None:
     made = admitted({"parameters": {"quality": Parameter("string"), "style": Parameter("string")}},
                     parameters={"quality": "hd", "style": "vivid"})  # fmt: skip
     assert (made.generation.parameters, made.adjusted) == ({"quality": "hd", "style": "vivid"}, {})
+
+
+FILM: dict[str, Any] = {"kind": Kind.VIDEO, "sizes": (), "aspect_ratios": ("16:9", "9:16", "1:1")}
+RESOLUTIONS = {"resolution": words("720p", "1080p")}
+
+
+@pytest.mark.parametrize(
+    ("size", "used"),
+    [("720x1280", ("720p", "9:16", {})), ("1920x1080", ("1080p", "16:9", {})),
+     ("1024x1792", ("1080p", "9:16", {"size": ["1024x1792", "1080p 9:16"]})),
+     ("480x480", ("720p", "1:1", {"size": ["480x480", "720p 1:1"]}))],
+)  # fmt: skip
+def test_a_size_goes_to_the_nearest_resolution_and_shape(size: str, used: tuple[str, str, Any]) -> None:
+    """A model of films that lists no sizes makes what comes nearest; where that is the very same, nothing is said."""
+    made = admitted({**FILM, "parameters": RESOLUTIONS}, size=size, kind=Kind.VIDEO)
+    got = made.generation.parameters["resolution"], made.generation.aspect_ratio, made.adjusted
+    assert (made.generation.size, got) == (None, used)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "lengths"),
+    [
+        (Parameter("integer", values=(5, 10)), {4: 5, 5: 5, 8: 10, 12: 10}),
+        (Parameter("string", values=("10", "5")), {4: "5", 8: "10", 12: "10"}),
+        (Parameter("number", values=(2.5, 7.5)), {4: 7.5, 7.5: 7.5, 1: 2.5}),
+        (Parameter("integer", min=1, max=8), {4: 4}),
+        (None, {4: None}),
+    ],
+)
+def test_a_length_goes_to_the_next_longer_one(parameter: Parameter | None, lengths: dict[Any, Any]) -> None:
+    """A film becomes no shorter than asked where that can be helped, and what changed is said."""
+    facts = {**FILM, "parameters": {"seconds": parameter} if parameter else {}}
+    for asked, used in lengths.items():
+        made = admitted(facts, parameters={"seconds": asked}, kind=Kind.VIDEO)
+        assert made.generation.parameters.get("seconds") == used
+        said = [asked if parameter is None or parameter.type != "string" else str(asked), used]
+        assert made.adjusted == ({} if asked == used else {"seconds": said})
+
+
+@pytest.mark.parametrize("asked", ["nan", "sNaN", "long", {}])
+def test_what_is_no_length_is_refused(asked: Any) -> None:
+    """A text that is no number, or a number that is none, is the caller's mistake and not ours."""
+    with pytest.raises(GatewayError, match="seconds must be"):
+        admitted({**FILM, "parameters": {"seconds": Parameter("integer", values=(4, 8))}},
+                 parameters={"seconds": asked}, kind=Kind.VIDEO)  # fmt: skip
+
+
+def test_a_length_beyond_the_bounds_is_refused() -> None:
+    """Where a model has bounds and no list, nothing is nearest."""
+    with pytest.raises(GatewayError, match="seconds must be at most 8"):
+        admitted({**FILM, "parameters": {"seconds": Parameter("integer", min=1, max=8)}},
+                 parameters={"seconds": 12}, kind=Kind.VIDEO)  # fmt: skip

@@ -8,15 +8,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from sqlalchemy import update
 
-from gateway.core import assets, ids
+from gateway.core import assets, erasing, ids
 from gateway.core.assets import AssetRecord, Landed
 from gateway.core.errors import GatewayError
-from providers.contract import Output
+from gateway.core.provenance import Origin
+from gateway.core.tables import ASSETS
+from providers.contract import Kind, Output
 from storage.memory import MemoryStore
-from storage.objects import ObjectError
 from tests.core.conftest import MakeWorld
-from tests.core.vendors import ScriptedProvider, done, png
+from tests.core.stores import keys, objects_of
+from tests.core.test_storing import filming
+from tests.core.vendors import ScriptedProvider, done, film, png
 from tests.core.world import CALLER, OTHER, World
 
 BASE = "https://gateway.test"
@@ -74,41 +78,40 @@ async def test_the_bytes_come_back_whole(make_world: MakeWorld) -> None:
     assert caught.value.code == "media_not_found"
 
 
+async def test_every_object_of_an_asset_is_named(make_world: MakeWorld) -> None:
+    """All that a task has stored is named by its assets: what they did not name would be taken for an orphan."""
+    world = make_world(ScriptedProvider())
+    found = await delivered(world, png(48, 32), png(32, 48))
+    stored = await keys(world.rt.objects, "")
+    assert stored == objects_of(*found)
+    assert {*stored} <= {key for one in found for key in assets.object_keys(one)}
+
+
+async def test_every_object_of_a_film_is_named(make_world: MakeWorld) -> None:
+    """Also its sheet of frames; and all of them leave the store with it."""
+    world = make_world(filming(done(film())))
+    task_id = await world.create(kind=Kind.VIDEO)
+    await world.finish(task_id)
+    (asset,) = (await world.get(task_id)).assets
+    place = asset.object_key
+    assert await keys(world.rt.objects, "") == [place, f"{place}.spritesheet", f"{place}.thumbnail"]
+    assert {*await keys(world.rt.objects, "")} == {*assets.object_keys(asset)}
+    await erasing.delete(world.rt, asset)
+    assert await keys(world.rt.objects, "") == []
+
+
 async def test_a_deleted_asset_is_gone(make_world: MakeWorld) -> None:
     """No list and no id finds it, its bytes have left the store, and deleting it again is no error."""
     world = make_world(ScriptedProvider())
     kept, gone = await delivered(world, png(48, 32), png(32, 48))
-    await assets.delete(world.rt, gone)
+    await erasing.delete(world.rt, gone)
     with pytest.raises(GatewayError, match="no such media"):
         await assets.get(world.rt, gone.id, CALLER.key_id)
     found, more = await assets.listing(world.rt, CALLER.key_id, kind="image", after=None, limit=10, descending=True)
     assert (found, more) == ([kept], False)
     assert await world.rt.objects.find(gone.object_key) is None
     assert await world.rt.objects.find(kept.object_key) is not None
-    await assets.delete(world.rt, gone)
-
-
-async def test_a_deletion_that_the_store_refuses_can_be_repeated(make_world: MakeWorld) -> None:
-    """The store is away: the caller is told, nothing has changed, and once it is back the deletion leaves nothing."""
-
-    class Moody(MemoryStore):
-        away = True
-
-        async def delete(self, key: str) -> None:
-            if self.away:
-                raise ObjectError("away")
-            await super().delete(key)
-
-    store = Moody()
-    world = make_world(ScriptedProvider(), objects=store)
-    (asset,) = await delivered(world, png())
-    with pytest.raises(ObjectError):
-        await assets.delete(world.rt, asset)
-    store.away = False
-    await assets.delete(world.rt, await assets.get(world.rt, asset.id, None))
-    assert await store.find(asset.object_key) is None
-    with pytest.raises(GatewayError, match="no such media"):
-        await assets.get(world.rt, asset.id, None)
+    await erasing.delete(world.rt, gone)
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -133,6 +136,28 @@ async def test_pages_have_no_gaps(make_world: MakeWorld, descending: bool) -> No
         [],
         False,
     )
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_pictures_and_films_stand_by_age(make_world: MakeWorld, descending: bool) -> None:
+    """Whatever their ids begin with, and wherever a page ends."""
+    world = make_world(ScriptedProvider())
+    made = []
+    for kind in ("image", "video") * 3:
+        (one,) = await delivered(world, png())
+        made.append(one.id.replace("img_", f"{assets.PREFIXES[kind]}_"))
+        async with world.db.write_one() as connection:
+            await connection.execute(update(ASSETS).where(ASSETS.c.id == one.id).values(id=made[-1], kind=kind))
+        world.clock.forward(1)
+    found: list[str] = []
+    more, after = True, None
+    while more:
+        page, more = await assets.listing(
+            world.rt, CALLER.key_id, kind=None, after=after, limit=2, descending=descending
+        )
+        found += [one.id for one in page]
+        after = found[-1]
+    assert found == (made[::-1] if descending else made)
 
 
 async def test_a_link_opens_its_asset_until_it_ends(make_world: MakeWorld) -> None:
@@ -206,13 +231,43 @@ def test_what_a_job_promises_is_not_ours_yet() -> None:
     assert assets.expected(outputs) == [Landed(0, url="https://v.test/1", revised_prompt="a sun"), Landed(1)]
 
 
+async def test_a_small_picture_has_a_link_of_its_own(make_world: MakeWorld) -> None:
+    """It is found under its own name, lies beside its asset, and is gone from the store with it."""
+    world = make_world(ScriptedProvider())
+    (asset,) = await delivered(world, png(48, 32))
+    thumbnail = asset.picture("thumbnail")
+    assert thumbnail is not None
+    assert (thumbnail.name, thumbnail.object_key) == (f"{asset.id}.thumbnail.webp", f"{asset.object_key}.thumbnail")
+    name, expires, signature = asked(assets.link(world.rt, thumbnail, BASE))
+    assert assets.link_is_valid(world.rt, name, expires, signature)
+    assert assets.file_of(asset, name) == thumbnail
+    assert assets.file_of(asset, asset.name) == asset
+    assert asset.picture("spritesheet") is None
+    await erasing.delete(world.rt, asset)
+    assert [one async for one in world.rt.objects.list()] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["{id}", "{id}.jpg", "{id}.thumbnail", "{id}.thumbnail.png", "{id}.spritesheet.jpg", ""]
+)
+async def test_a_name_that_no_file_has_finds_nothing(make_world: MakeWorld, name: str) -> None:
+    """Only the very names that links are made with lead to bytes."""
+    world = make_world(ScriptedProvider())
+    (asset,) = await delivered(world, png(48, 32))
+    with pytest.raises(GatewayError, match="no such media"):
+        assets.file_of(asset, name.format(id=asset.id))
+
+
 async def test_kept_bytes_are_described_by_what_was_measured(make_world: MakeWorld) -> None:
     """A vendor's claims are not believed: what is no picture is flawed, and is not stored."""
     world = make_world(ScriptedProvider())
-    kept = await assets.keep(world.rt, "media/a", Landed(0), png(48, 32))
+    kept = await assets.keep(world.rt, "image", "media/a", Landed(0), png(48, 32), Origin("picture"))
     assert (kept.key, kept.media_type, kept.width, kept.height, kept.flaw) == ("media/a", "image/png", 48, 32, None)
-    flawed = await assets.keep(world.rt, "media/b", Landed(0), b"<html>")
-    assert (flawed.key, flawed.flaw) == (None, "not an image that can be decoded: UnidentifiedImageError")
+    flawed = await assets.keep(world.rt, "image", "media/b", Landed(0), b"<html>", Origin("picture"))
+    assert (flawed.key, flawed.flaw) == (
+        None,
+        "it is no picture in a format that is taken: PNG, JPEG, WEBP, GIF or AVIF",
+    )
     assert await world.rt.objects.find("media/b") is None
 
 

@@ -10,8 +10,8 @@ import pytest
 from gateway.core.catalog import Catalog, Model, Route
 from gateway.core.errors import GatewayError
 from gateway.core.settings import SettingsError
-from providers.contract import Operation
-from tests.core.vendors import configured, price, vendor
+from providers.contract import Kind, Operation
+from tests.core.vendors import card_of, configured, price, vendor
 
 KEYS: dict[str, str] = {"api_key": "ONE_KEY"}
 
@@ -40,6 +40,62 @@ def test_public_models_are_made_of_routes(tmp_path: Path) -> None:
     assert [route.price for route in best.routes] == [price("0.04"), price("0.5")]
     assert (best.defaults, best.response_format) == ({"size": "64x64"}, "b64_json")
     assert (catalog.model("one-picture").response_format, len(catalog.model("one-picture").routes)) == ("url", 1)
+
+
+@pytest.mark.parametrize(("word", "names"), [("refuse", ["dear", "old"]), ("allow", ["free", "dear", "old", "new"])])
+def test_what_is_refused_without_a_price_is_not_offered(tmp_path: Path, word: str, names: list[str]) -> None:
+    """A model without a price is neither listed, nor under an alias, nor taken for one that nobody named."""
+    cards = card_of("free", model={"price": None, "public": "free"}), card_of("dear", model={"public": "dear"})
+    text = f'unpriced_models = "{word}"\n[aliases]\nold = "dear"\nnew = "free"'
+    catalog = configured(tmp_path, *cards, text=text)
+    assert list(catalog.names()) == names
+    assert catalog.refused() == ([] if "free" in names else ["free"])
+    assert catalog.first_for(Kind.IMAGE, Operation.GENERATION) == names[0]
+    assert catalog.model("free").name == "free"
+
+
+def test_routes_have_an_order_and_a_weight(tmp_path: Path) -> None:
+    """Routes stand by their order; without one, their place is it. Those of one order keep the order of the file."""
+    text = """
+        [models.best]
+        routes = [
+            { provider = "one", model = "one-model" },
+            { provider = "two", model = "two-model", order = 3, weight = 3 },
+            { provider = "three", model = "three-model", order = 0 },
+            { provider = "four", model = "four-model" },
+        ]
+    """
+    catalog = configured(tmp_path, *map(vendor, ("one", "two", "three", "four")), text=text)
+    found = [(route.provider, route.order, route.weight) for route in catalog.model("best").routes]
+    assert found == [("one", 0, 1), ("three", 0, 1), ("two", 3, 3), ("four", 3, 1)]
+
+
+def test_credentials_divide_what_their_route_weighs(tmp_path: Path) -> None:
+    """A route becomes one for each credential, at the same place; one more of them takes nothing from other routes."""
+    text = """
+        [providers.one.further_credentials.eu]
+        credentials = { api_key = "k-2" }
+        weight = 3
+        [models.best]
+        routes = [
+            { provider = "one", model = "one-model", order = 1, weight = 2 },
+            { provider = "two", model = "two-model", order = 1, weight = 2 },
+        ]
+    """
+    catalog = configured(tmp_path, vendor("one", keys=KEYS), vendor("two"), text=text, ONE_KEY="k-1")
+    found = {(route.provider, route.credential): route.weight for route in catalog.model("best").routes}
+    assert found == {("one", "default"): 0.5, ("one", "eu"): 1.5, ("two", "default"): 2.0}
+
+
+def test_models_of_one_name_keep_their_order(tmp_path: Path) -> None:
+    """Two models of a vendor under one public name are tried one after the other, each with all credentials."""
+    card = vendor("one", keys=KEYS)
+    first = card.models[0]
+    card = msgspec.structs.replace(card, models=(first, msgspec.structs.replace(first, name="second")))
+    text = '[providers.one.further_credentials.eu]\ncredentials = { api_key = "k-2" }'
+    catalog = configured(tmp_path, card, text=text, ONE_KEY="k-1")
+    found = [(route.card.name, route.credential, route.order) for route in catalog.model("one-picture").routes]
+    assert found == [("one-model", "default", 0), ("one-model", "eu", 0), ("second", "default", 1), ("second", "eu", 1)]
 
 
 def test_vendors_of_one_public_name_are_routes_of_one_model(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import datetime as dt
 import pytest
 from sqlalchemy import func, select
 
-from gateway.core import claims, tasks
+from gateway.core import accounts, claims, tasks
+from gateway.core.accounts import Budget, Limits
 from gateway.core.claims import KEPT, Idempotency
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
+from gateway.core.preparing import Wanted
 from gateway.core.tables import CLAIMS, TASKS
-from gateway.core.tasks import TaskRecord, Wanted
+from gateway.core.tasks import TaskRecord
 from tests.core.conftest import MakeWorld
 from tests.core.vendors import ScriptedProvider, done, generation
 from tests.core.world import CALLER, OTHER, World
@@ -60,6 +62,18 @@ async def test_a_hundred_at_once_make_one_task(make_world: MakeWorld, here: bool
         await world.finish(made[0].id)
     assert await world.rt.waiter.final(made[0].id, 5)
     assert (len(provider.orders), await count(world)) == (1, (1, 1))
+
+
+async def test_a_repetition_does_not_lack_what_the_first_has_used_up(make_world: MakeWorld) -> None:
+    """A budget and a minute for one task: fifty equal requests at once all get the one that there is."""
+    world = make_world(ScriptedProvider())
+    async with world.db.write() as connection:
+        limits = Limits(per_minute=1)
+        await accounts.change(connection, CALLER.key_id, world.clock.now(), budget=Budget(40_000), limits=limits)
+    made = await asyncio.gather(*(create(world) for _ in range(50)))
+    assert len({one.id for one in made}) == 1
+    with pytest.raises(GatewayError):
+        await create(world, Idempotency("order-2", "as it was"))
 
 
 async def test_another_request_with_the_same_key_is_refused(make_world: MakeWorld) -> None:

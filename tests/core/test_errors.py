@@ -31,8 +31,8 @@ def test_every_error_of_a_provider_has_a_code_of_the_set() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_only_what_costs_nothing_may_be_sent_again(code: str) -> None:
-    """Codes that invite a retry are 408 and 503; and none does once a task exists."""
-    assert CODES[code].retryable == (CODES[code].status in (408, 503))
+    """Codes that invite a retry are 408, 503 and the one for too many requests; and none does once a task exists."""
+    assert CODES[code].retryable == (CODES[code].status in (408, 503) or code == "rate_limit_exceeded")
     assert GatewayError(code, "no").retryable == CODES[code].retryable
     assert not GatewayError(code, "no", task_id="task_1").retryable
 

@@ -96,6 +96,29 @@ async def test_more_pixels_than_allowed_are_not_decoded(inspector: Inspector) ->
             await inspector.image(data)
 
 
+async def test_a_glance_decodes_nothing(inspector: Inspector, tmp_path: Path) -> None:
+    """What a header says is seen without the pixels, and upright; beyond the bound nothing is looked at."""
+    file = io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (640, 480)).save(file, "JPEG", exif=turned)
+    path = tmp_path / "picture"
+    path.write_bytes(file.getvalue()[:700])
+    assert await inspector.glance(path) == Facts("image/jpeg", 480, 640)
+    path.write_bytes(png(5000, 5000)[:64])
+    with pytest.raises(NotMedia, match="it is 5000x5000, and may have at most"):
+        await inspector.glance(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+async def test_a_full_disk_is_not_the_fault_of_a_picture(inspector: Inspector, tmp_path: Path, kind: str) -> None:
+    """A picture that is whole and cannot be written anew for want of room is not called a bad one."""
+    path = tmp_path / "picture"
+    Image.effect_noise((512, 512), 90).save(path, kind)
+    with pytest.raises(OSError, match="No space left"):
+        await inspector.clean(path, Path("/dev/full"))
+
+
 async def test_what_stands_behind_a_picture_does_not_matter(inspector: Inspector) -> None:
     """A page that hides behind a picture leaves it a picture, whose type we say, not the bytes."""
     assert await inspector.image(png() + b"<script>alert(1)</script>") == Facts("image/png", 64, 64)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.admission import open_catalog
+from gateway.core.instances import find
 from gateway.core.settings import Settings, SettingsError, load
+from providers.card import Needs
 from providers.contract import Operation
 from providers.registry import Registry
 from tests.core.vendors import configured, vendor
@@ -37,6 +39,16 @@ def test_an_empty_credential_is_none(tmp_path: Path) -> None:
     assert set(configured(tmp_path, both, A_KEY="k", A_SECRET="s").models) == {"both-picture"}
 
 
+def test_a_vendor_that_needs_no_credential_serves_when_it_is_named(tmp_path: Path) -> None:
+    """An address in the environment is enough, as a table in the file is; without either, it is not there."""
+    own = vendor("own", keys={"api_key": "OWN_KEY"}, optional_credentials=("api_key",), base_url_variable="OWN_URL")
+    assert configured(tmp_path, own).models == {}
+    assert configured(tmp_path, own, OWN_URL="http://own.test").providers["own"].http.secrets == {}
+    assert set(configured(tmp_path, own, OWN_KEY="k").models) == {"own-picture"}
+    text = '[providers.shed]\nvendor = "own"\nbase_url = "http://shed.test"\nonly_models = ["own-model"]'
+    assert set(configured(tmp_path, own, text=text).providers) == {"shed"}
+
+
 def test_the_built_in_vendors_make_a_catalog() -> None:
     """With an empty environment there is something to try; with a vendor's usual variable, its models too."""
     plain = open_catalog(Settings())
@@ -46,6 +58,54 @@ def test_the_built_in_vendors_make_a_catalog() -> None:
     full = open_catalog(load(keys, Path("/dev/null")))
     assert set(full.providers) == set(Registry.load().cards)
     assert set(plain.models) < set(full.models)
+
+
+def test_a_vendor_that_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
+    """It is missing in silence until it is named: in the file, as another's vendor, or by its address."""
+    lame = vendor("lame", base_url_variable="LAME_URL", needs=Needs(("no_such_module",), "acme[all]"))
+    registry = Registry({"one": vendor("one")}, {"one": "tests.scripted.scripted"}, {"lame": lame})
+    file = tmp_path / "heliograph.toml"
+
+    def names(text: str, **environ: str) -> set[str]:
+        file.write_text(text)
+        return {one.name for one in find(load(environ, file), registry)}
+
+    assert names("") == names("[providers.lame]\nenabled = false", LAME_URL="http://lame.test") == {"one"}
+    for text, name in (("[providers.lame]", "lame"), ('[providers.two]\nvendor = "lame"', "two")):
+        with pytest.raises(SettingsError, match=rf"providers\.{name}: .* not installed; install acme\[all\]"):
+            names(text)
+    with pytest.raises(SettingsError, match=r"providers\.lame: .* install acme\[all\]"):
+        names("", LAME_URL="http://lame.test")
+
+
+EU = '[providers.one.further_credentials.eu]\ncredentials_env = { api_key = "EU_KEY" }'
+
+
+def test_further_credentials_are_enough(tmp_path: Path) -> None:
+    """A provider without a plain credential serves with its further ones alone."""
+    catalog = configured(tmp_path, vendor("one", keys=KEYS), text=EU, EU_KEY="k-2")
+    assert catalog.provider("one", "default") is None
+    assert [route.credential for route in catalog.model("one-picture").routes] == ["eu"]
+
+
+def test_a_further_credential_never_takes_a_secret_from_another(tmp_path: Path) -> None:
+    """Half of two secrets is not made whole with the plain credential's, and nothing of either is repeated."""
+    both = vendor("both", keys={"key": "A_KEY", "secret": "A_SECRET"})
+    text = '[providers.both.further_credentials.eu]\ncredentials = { key = "sk-half" }'
+    with pytest.raises(SettingsError) as caught:
+        configured(tmp_path, both, text=text, A_KEY="sk-whole", A_SECRET="sk-other")
+    assert "providers.both.further_credentials.eu: no credential given; it needs key" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+
+
+def test_no_credential_is_shown(tmp_path: Path) -> None:
+    """Neither instances nor their configuration say the secrets of any credential."""
+    file = tmp_path / "heliograph.toml"
+    file.write_text('[providers.one.further_credentials.eu]\ncredentials = { api_key = "sk-very-secret" }')
+    settings = load({"ONE_KEY": "sk-very-secret"}, file)
+    found = find(settings, Registry({"one": vendor("one", keys=KEYS)}, {"one": "tests.scripted.scripted"}))
+    assert [one.credential for one in found] == ["default", "eu"]
+    assert "sk-very-secret" not in f"{found} {settings.providers} {settings}"
 
 
 SPARE = """
@@ -61,6 +121,8 @@ def test_a_further_instance_has_only_what_it_is_given(tmp_path: Path) -> None:
     catalog = configured(tmp_path, vendor("one", keys=KEYS), text=SPARE, ONE_KEY="k-1", SPARE_KEY="k-2")
     spare = catalog.providers["spare"]
     assert (spare.card.name, spare.http.base_url) == ("spare", "https://spare.test/v1")
+    # Errors name it, and not the vendor whose API it speaks.
+    assert spare.card.title == spare.http.card.title == "spare"
     assert (spare.http.secrets, catalog.providers["one"].http.secrets) == ({"api_key": "k-2"}, {"api_key": "k-1"})
     assert [route.place for route in catalog.model("one-picture").routes] == [("one", "one-model")]
 
@@ -139,6 +201,13 @@ WRONG = [
     ('[providers.two]\ncredentials = { apikey = "k" }', "providers.two.credentials: apikey is .* there are: api_key"),
     ('[providers.two]\ncredentials_env = { token = "K" }', "providers.two.credentials_env: token .* are: api_key"),
     ('[providers.one]\ncredentials = { key = "k" }', "providers.one.credentials: key is not known; there are: none"),
+    ("[providers.two.further_credentials.eu]", "providers.two.further_credentials.eu: no credential given; it needs"),
+    ("[providers.two.further_credentials.default]", "providers.two.further_credentials: default is the name"),
+    ('[providers.two.further_credentials.eu]\ncredentials = { token = "k" }', "eu.credentials: token .* are: api_key"),
+    ("[providers.two.further_credentials.eu]\nweight = 0", "providers.two.further_credentials.*weight"),
+    ("[providers.one.further_credentials.eu]", "providers.one.further_credentials: One needs no credential"),
+    ('[providers.two]\ncredentials_env = { api_key = "TYPO" }\n[providers.two.further_credentials.eu]\n'
+     'credentials = { api_key = "k" }', r"providers.two: no credential.* api_key \(TYPO\)"),
     ('[providers.one]\nbase_url = "one.test"', "providers.one.base_url must be an http"),
     ('[providers.one]\nbase_url = "http://[::1"', "providers.one.base_url must be an http"),
     ('[providers.one]\nbase_url = "http://"', "providers.one.base_url must be an http"),

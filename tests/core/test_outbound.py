@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from gateway.core.addresses import is_ours, is_public
 from gateway.core.outbound import Blocked, Outbound, OutboundError, Policy, TooLarge, default_tls
+from tests.providers.sockets import upstream
+from tests.vendors.misbehaving import IMMENSE, SLOW, Misbehaviour, bounded_memory
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 PUBLIC = "93.184.216.34"
@@ -569,6 +571,14 @@ async def test_a_compressed_body_is_refused(coding: str, make: Make) -> None:
     async with serving(ok(gzip.compress(bytes(1 << 20)), f"Content-Encoding: {coding}")) as server:
         with pytest.raises(OutboundError, match="compressed"):
             await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/", limit=1 << 30)
+
+
+@pytest.mark.parametrize("misbehaviour", [*IMMENSE, *SLOW], ids=lambda one: one.name)
+async def test_nothing_is_kept_of_what_never_ends(misbehaviour: Misbehaviour, make: Make) -> None:
+    """Bombs and floods of all kinds, in head, body and trailers, end in an error in time, and fill no memory."""
+    async with upstream(misbehaviour.behave) as server:
+        with bounded_memory(), pytest.raises(OutboundError):
+            await read(make("127.0.0.1"), server.base_url + "/", limit=1 << 20, timeout=0.2)
 
 
 async def silent(writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.advance import MARGIN
 from gateway.core.lifecycle import State
 from providers.contract import (
     BadCredential,
@@ -20,6 +21,7 @@ from providers.contract import (
 )  # fmt: skip
 from tests.core.conftest import MakeWorld
 from tests.core.vendors import ScriptedProvider, card_of, done
+from tests.core.world import START
 
 FINDS: dict[str, Any] = {"can_find": True}
 REPEATS: dict[str, Any] = {"idempotent_submit": True}
@@ -95,11 +97,13 @@ async def test_an_overdue_order_is_looked_up(make_world: MakeWorld, found: Pendi
 
 
 async def test_an_order_that_never_arrived_is_sent_anew(make_world: MakeWorld) -> None:
-    """The vendor knows nothing of it, so a new attempt with a new key buys nothing twice."""
-    provider = ScriptedProvider(card_of(**FINDS), submit=[done()], find=[None])
+    """The vendor knows nothing of it once it can be under way no more: a new attempt then buys nothing twice."""
+    provider = ScriptedProvider(card_of(**FINDS), submit=[done()], find=[None, None])
     world = make_world(provider)
     task_id = await world.create()
     await world.crash(task_id)
+    row = await world.step(task_id)
+    assert (row["state"], row["due_at"]) == (State.SUBMITTING, START + dt.timedelta(seconds=5 + MARGIN))
     assert (await world.step(task_id))["state"] == State.COMPLETED
     assert [order.idempotency_key for order in provider.orders] == [f"{task_id}-1", f"{task_id}-2"]
     assert await world.outcomes(task_id) == [("vendor", "Unavailable"), ("vendor", "done")]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pricing import dollars, micro, quote
-from providers.card import ModelCard, Parameter, Price, PriceRow
+from gateway.core.pricing import dollars, micro, most, quote, unpriced
+from providers.card import Beside, ModelCard, Parameter, Price, PriceRow, UsagePrice
 from tests.core.vendors import card_of, generation, words
 from tests.core.world import START
 
+LENGTH = Parameter("number", min=1, max=10, default=5)
 LOW_TO_HIGH = (
     ("0.01", {"quality": "low", "size": "64x64"}),
     ("0.02", {"quality": "low"}),
@@ -106,6 +107,46 @@ def test_a_quote_is_never_less_than_the_price(
         for chosen in [quality] if quality not in (None, "auto") else ["low", "high"]:
             final = quoted(card, size=chosen_size, parameters={"quality": chosen})
             assert final is None or (upper is not None and final <= upper)
+
+
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 500), st.integers(0, 16))
+def test_what_a_vendor_counts_beside_is_held_for_each_output(n: int, previews: int, prompt: int, inputs: int) -> None:
+    """Whatever comes with an order, a vendor that counts no more than its card says bills no more than is held."""
+    beside = {"text": Beside(each=6, byte=1), "seen": Beside(input=300), "made": Beside(preview=100)}
+    usage = UsagePrice(START.date(), {"text": "0.7", "seen": "8", "made": "30"}, "total", beside)
+    card = priced(("0.03", {}))
+    held = most(generation(n=n, partial_images=previews), card, card.price, usage, prompt=prompt, inputs=inputs)
+    counted = {"text": n * (6 + prompt), "seen": n * 300 * inputs, "made": n * (1000 + 100 * previews)}
+    billed = usage.cost({**counted, "total": sum(counted.values())})
+    assert held is not None
+    assert billed is not None
+    assert billed <= held < billed + n
+
+
+@pytest.mark.parametrize("seconds", [5, 5.0])
+def test_a_length_is_found_however_it_is_written(seconds: float) -> None:
+    """Five seconds are five seconds, also where a caller writes 5.0."""
+    card = priced(("0.5", {"seconds": "5"}), ("0.9", {"seconds": "10"}), parameters={"seconds": LENGTH})
+    assert quoted(card, parameters={"seconds": seconds}) == 500_000
+
+
+def test_a_length_between_the_priced_ones_has_no_price() -> None:
+    """Seven seconds cost neither what five cost nor what ten do: nobody has said."""
+    card = priced(("0.5", {"seconds": "5"}), ("0.9", {"seconds": "10"}), parameters={"seconds": LENGTH})
+    assert card.price is not None
+    wanted = generation(parameters={"seconds": 7})
+    assert quote(wanted, card, card.price) is None
+    assert unpriced(wanted, card, card.price) == ("seconds", ("5", "10"))
+
+
+def test_no_member_is_blamed_that_has_prices_of_its_own() -> None:
+    """A combination without a price is nobody's fault alone, and neither is a member that only some rows name."""
+    card = priced(("0.5", {"quality": "low", "audio": "true"}), ("0.9", {"quality": "high", "audio": "false"}))
+    assert card.price is not None
+    assert unpriced(generation(parameters={"quality": "low", "audio": False}), card, card.price) is None
+    card = priced(("0.5", {"size": "64x64", "quality": "low"}), ("0.9", {"quality": "high"}))
+    assert card.price is not None
+    assert unpriced(generation(size="128x64", parameters={"quality": "low"}), card, card.price) is None
 
 
 def test_a_default_of_the_card_decides() -> None:

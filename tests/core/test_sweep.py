@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.core import slots
 from gateway.core.lifecycle import State
 from gateway.core.ports import Message
 from gateway.core.sweep import AT_ONCE, sweep, sweep_for_ever
@@ -36,13 +37,16 @@ async def sweeping(world: World, pauses: int) -> list[float]:
 
 
 async def test_it_takes_up_what_nobody_came_for(make_world: MakeWorld) -> None:
-    """Tasks whose bells were lost are taken up as soon as they are due, here, and without the queue."""
+    """Tasks whose bells were lost are started here, without the queue; and so are those whose worker is gone."""
     world = make_world(ScriptedProvider(submit=[done()] * 3))
     born = [await world.create() for _ in range(3)]
     world.bells.broken = True
-    assert await sweep(world.rt) == 0
+    dead = await slots.start_next(world.rt)
+    assert dead is not None
+    assert await sweep(world.rt) == 2
+    assert all([await world.rt.waiter.final(task_id, 5) for task_id in born if task_id != dead.id])
     world.clock.forward(world.rt.settings.lease_seconds)
-    assert await sweep(world.rt) == 3
+    assert await sweep(world.rt) == 1
     assert all([await world.rt.waiter.final(task_id, 5) for task_id in born])
     assert await states(world, born) == [State.COMPLETED] * 3
 
@@ -58,7 +62,7 @@ async def test_it_rings_no_more_than_there_is_room_for(make_world: MakeWorld) ->
         await gate.wait()
 
     world.rt.executor.handlers = {"task": hold}
-    born = [await world.create() for _ in range(5)]
+    born = [await world.rung() for _ in range(5)]
     await world.rt.executor.submit(Message("task", "another", 0))
     world.clock.forward(100)
     assert await sweep(world.rt) == 2
@@ -122,7 +126,7 @@ async def test_a_full_sweep_is_followed_by_another_at_once(make_world: MakeWorld
 
     world.rt.executor.handlers = {"task": handle}
     for _ in range(AT_ONCE + 5):
-        await world.create()
+        await world.rung()
     world.clock.forward(100)
     await sweeping(world, 1)
     await world.rt.executor.submit(Message("task", "the last", 0))

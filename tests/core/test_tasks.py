@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 
-from gateway.core import assets, ids, tasks
+from gateway.core import accounts, erasing, ids, tasks
+from gateway.core.accounts import Budget
 from gateway.core.claims import Idempotency
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import State
-from gateway.core.ports import TASK, Message
+from gateway.core.ports import START, Message
+from gateway.core.preparing import Wanted
 from gateway.core.sweep import sweep
 from gateway.core.tables import EVENTS, TASKS
-from gateway.core.tasks import TaskRecord, Wanted
+from gateway.core.tasks import TaskRecord
 from providers.contract import Order, Pending, Refused, Unavailable
 from storage.database import DatabaseUnavailable
 from tests.core.conftest import MakeWorld
@@ -42,17 +44,17 @@ async def pages(world: World, limit: int, **members: object) -> list[list[TaskRe
 
 
 async def test_a_new_task_is_durable_and_says_so(make_world: MakeWorld) -> None:
-    """The row, its first event and the price are there when `create` returns, and one bell is rung for it."""
+    """The row, its first event and the price are there when `create` returns, and one bell is rung for its key."""
     world = make_world(ScriptedProvider())
     record = await world.accept(size="64x64", n=2)
     assert (record.state, record.progress, record.final) == (State.QUEUED, 0, False)
     row = await world.row(record.id)
-    assert (row["state"], row["version"], row["rings"], row["takes"]) == (State.QUEUED, 0, 1, 0)
+    assert (row["state"], row["version"], row["rings"], row["takes"]) == (State.QUEUED, 0, 0, 0)
     assert (row["quoted"], row["charged"], row["key_id"]) == (80_000, None, CALLER.key_id)
-    assert row["due_at"] > world.clock.now()
+    assert row["due_at"] is None
     assert await world.events(record.id) == [(1, "queued")]
-    assert world.bells.messages == [Message(TASK, record.id, 0)]
-    assert await world.get(record.id) == record
+    assert world.bells.messages == [Message(START, CALLER.key_id, 0)]
+    assert await world.get(record.id) == msgspec.structs.replace(record, queue_position=1)
 
 
 async def test_what_is_refused_leaves_nothing(make_world: MakeWorld) -> None:
@@ -94,6 +96,19 @@ async def test_a_commit_whose_answer_is_lost_makes_one_task(make_world: MakeWorl
     assert len(provider.orders) == 1
 
 
+@pytest.mark.parametrize("when", ["commit", "after"])
+async def test_a_lost_commit_is_not_refused_for_what_it_used_up(make_world: MakeWorld, when: str) -> None:
+    """The budget covers one task: that its own first try has reserved it, unheard of, does not keep the second back."""
+    world = make_world(ScriptedProvider())
+    async with world.db.write() as connection:
+        await accounts.change(connection, CALLER.key_id, world.clock.now(), budget=Budget(40_000))
+    world.db.when = when
+    world.db.away("write", 1)
+    task = await tasks.create(world.rt, CALLER, Wanted(generation()), here=False)
+    assert (await world.row(task.id))["held"] == 40_000
+    assert (await accounts.get(world.rt, CALLER.key_id)).reserved == 40_000
+
+
 async def test_a_task_that_may_stand_is_not_asked_for_again(make_world: MakeWorld) -> None:
     """While nobody can tell whether it was accepted, the error names the task and forbids sending it again."""
     world = make_world(ScriptedProvider())
@@ -106,9 +121,9 @@ async def test_a_task_that_may_stand_is_not_asked_for_again(make_world: MakeWorl
 
 
 async def test_what_cannot_be_recorded_is_not_accepted(make_world: MakeWorld) -> None:
-    """A row that the database refuses for another reason, such as a key that is gone, is no task."""
+    """A key without an account, which cannot be, has no tasks: it is a defect, and not the caller's."""
     world = make_world(ScriptedProvider())
-    with pytest.raises(IntegrityError):
+    with pytest.raises(LookupError):
         await world.accept(Caller("key_gone"))
     assert (await count(world), world.bells.messages) == (0, [])
 
@@ -121,8 +136,6 @@ async def test_a_queue_that_takes_nothing_loses_no_task(
     world.bells.broken = True
     task_id = await world.create()
     assert "the sweep will" in caplog.text
-    assert await sweep(world.rt) == 0
-    world.clock.forward(world.rt.settings.lease_seconds)
     assert await sweep(world.rt) == 1
     assert await world.rt.waiter.final(task_id, 5)
     assert (await world.row(task_id))["state"] == State.COMPLETED
@@ -238,7 +251,7 @@ async def test_deleted_media_are_not_shown(make_world: MakeWorld) -> None:
     task_id = await world.create()
     await world.step(task_id)
     record = await world.get(task_id)
-    await assets.delete(world.rt, record.assets[0])
+    await erasing.delete(world.rt, record.assets[0])
     assert (await world.get(task_id)).assets == ()
 
 
@@ -305,7 +318,7 @@ async def test_a_wish_that_its_process_did_not_live_to_grant_is_found(make_world
     await world.step(task_id)
     await world.change(task_id, cancel_asked_at=world.clock.now())
     assert (await world.step(task_id))["state"] == State.CANCELLED
-    assert (provider.cancelled, provider.polled) == (["job"], [])
+    assert (provider.cancelled, provider.polled) == (["job"], ["job"])
 
 
 async def test_a_cancel_that_comes_as_the_order_goes_out_is_only_noted(make_world: MakeWorld) -> None:
@@ -314,6 +327,7 @@ async def test_a_cancel_that_comes_as_the_order_goes_out_is_only_noted(make_worl
     async def answers(_: Order) -> Pending:
         record = await tasks.cancel(world.rt, CALLER.key_id, task_id)
         assert record.state == State.SUBMITTING
+        assert (record.cancel_asked_at, record.stopped) == (world.clock.now(), None)
         return Pending("job")
 
     world = make_world(ScriptedProvider(submit=[answers]))
@@ -337,7 +351,7 @@ async def test_a_failed_task_is_tried_again_as_a_new_one(make_world: MakeWorld) 
     second = await tasks.retry(world.rt, CALLER, first)
     await asyncio.sleep(0)
     assert (second.retry_of, second.state, second.quoted) == (first, State.QUEUED, 80_000)
-    assert world.bells.messages[-1].id == second.id
+    assert world.bells.messages[-1] == Message(START, CALLER.key_id, 0)
     assert (await world.finish(second.id))["state"] == State.COMPLETED
     assert provider.orders[0].generation == provider.orders[1].generation
     assert provider.orders[0].idempotency_key != provider.orders[1].idempotency_key

@@ -43,7 +43,7 @@ async def write(world: World, turn: Turn, **values: object) -> None:
 
 async def taken(world: World) -> tuple[str, Turn]:
     """A new task, and its first turn."""
-    task_id = await world.create()
+    task_id = await world.rung()
     turn = await take(world, Message(TASK, task_id, 0))
     assert turn is not None
     return task_id, turn
@@ -52,7 +52,7 @@ async def taken(world: World) -> tuple[str, Turn]:
 async def test_only_one_of_many_takers_wins(make_world: MakeWorld) -> None:
     """Of fifty who take the turn of one message at once, one gets it."""
     world = make_world(ScriptedProvider())
-    message = Message(TASK, await world.create(), 0)
+    message = Message(TASK, await world.rung(), 0)
     won = [turn for turn in await asyncio.gather(*(take(world, message) for _ in range(50))) if turn]
     assert len(won) == 1
     row = await world.row(message.id)
@@ -64,7 +64,7 @@ async def test_only_one_of_many_takers_wins(make_world: MakeWorld) -> None:
 async def test_a_message_of_another_version_is_stale(make_world: MakeWorld, version: int) -> None:
     """A message that was rung for another version than the row's takes nothing and changes nothing."""
     world = make_world(ScriptedProvider())
-    task_id = await world.create()
+    task_id = await world.rung()
     before = await world.row(task_id)
     assert await take(world, Message(TASK, task_id, version)) is None
     assert await world.row(task_id) == before
@@ -78,7 +78,7 @@ async def test_a_message_for_no_row_is_stale(make_world: MakeWorld) -> None:
 async def test_a_doubled_message_is_stale(make_world: MakeWorld) -> None:
     """The second of two equal messages finds the turn gone, also after the turn was given back."""
     world = make_world(ScriptedProvider())
-    message = Message(TASK, await world.create(), 0)
+    message = Message(TASK, await world.rung(), 0)
     turn = await take(world, message)
     assert turn is not None
     assert await take(world, message) is None
@@ -143,7 +143,7 @@ async def test_bells_grow_rarer_and_keep_the_version(make_world: MakeWorld) -> N
 async def test_what_is_not_due_is_not_rung(make_world: MakeWorld) -> None:
     """A row is rung when its time has come, not a moment sooner, and a row without a time never."""
     world = make_world(ScriptedProvider())
-    task_id = await world.create()
+    task_id = await world.rung()
     due_at = (await world.row(task_id))["due_at"]
     world.clock.time = due_at - dt.timedelta(microseconds=1)
     assert await ring(world) == []
@@ -160,7 +160,7 @@ async def test_the_longest_due_are_rung_first(make_world: MakeWorld) -> None:
     world = make_world(ScriptedProvider())
     born = []
     for _ in range(5):
-        born.append(await world.create())
+        born.append(await world.rung())
         world.clock.forward(1)
     world.clock.forward(100)
     rung = [{message.id for message in await ring(world, limit=2)} for _ in range(3)]
@@ -170,7 +170,7 @@ async def test_the_longest_due_are_rung_first(make_world: MakeWorld) -> None:
 async def test_many_sweeps_ring_each_row_once(make_world: MakeWorld) -> None:
     """Ten sweeps at the same moment share the due rows among them: none is rung twice, none forgotten."""
     world = make_world(ScriptedProvider())
-    born = {await world.create() for _ in range(20)}
+    born = {await world.rung() for _ in range(20)}
     world.clock.forward(100)
     rung = [message.id for messages in await asyncio.gather(*(ring(world) for _ in range(10))) for message in messages]
     assert len(rung) == len(born)
@@ -283,7 +283,7 @@ async def test_what_the_block_raises_comes_out_of_renewing(make_world: MakeWorld
 async def test_whatever_happens_versions_only_rise(make_world: MakeWorld, story: list[str]) -> None:
     """In any order of bells, takers, renewals and writes, one turn at most can write, and it is the newest."""
     world = make_world(ScriptedProvider())
-    task_id = await world.create()
+    task_id = await world.rung()
     messages, holders = [Message(TASK, task_id, 0)], []
     versions = [0]
     for event in story:

@@ -32,7 +32,7 @@ async def test_progress_never_falls(make_world: MakeWorld) -> None:
     fractions = [0.1, 0.5, 0.3, None, -1.0, 0.9, 1.0, 7.0]
     polls = [Pending("job", progress=fraction) for fraction in fractions]
     world = make_world(ScriptedProvider(submit=[Pending("job")], poll=[*polls, done()]))
-    task_id = await world.create()
+    task_id = await world.rung()
     seen = [(await world.step(task_id))["progress"] for _ in range(len(polls) + 1)]
     assert seen == [0, 10, 50, 50, 50, 50, 90, 99, 99]
     assert (await world.step(task_id))["progress"] == 100
@@ -50,7 +50,7 @@ async def test_reported_progress_is_written_when_it_rises(make_world: MakeWorld)
         return done()
 
     world = make_world(ScriptedProvider(submit=[draws]))
-    task_id = await world.create()
+    task_id = await world.rung()
     await world.step(task_id)
     version = seen[0][1]
     assert seen == [(20, version), (20, version), (60, version), (99, version)]
@@ -65,7 +65,7 @@ async def test_a_report_that_cannot_be_written_disturbs_nothing(make_world: Make
         return done()
 
     world = make_world(ScriptedProvider(submit=[draws]))
-    task_id = await world.create()
+    task_id = await world.rung()
     assert (await world.step(task_id))["state"] == State.COMPLETED
 
 
@@ -90,10 +90,11 @@ async def test_a_database_that_is_away_loses_no_answer(
 
     provider = ScriptedProvider(submit=[answers])
     world = make_world(provider)
-    task_id = await world.create()
+    task_id = await world.rung()
     row = await world.step(task_id)
     assert (row["state"], len(provider.orders)) == (state, 1)
-    assert len(world.clock.slept) == 3
+    # One of the three may have met the note on the route's health, which nobody insists on.
+    assert len(world.clock.slept) == (2 if isinstance(answer, Unavailable) else 3)
     assert len(await world.events(task_id)) == row["sequence"]
 
 
@@ -101,7 +102,7 @@ async def test_a_database_that_is_away_before_the_order_keeps_it_back(make_world
     """Nothing is sent before the intention stands, however long that takes; then it is sent once."""
     provider = ScriptedProvider(submit=[done()])
     world = make_world(provider)
-    task_id = await world.create()
+    task_id = await world.rung()
     world.db.away("write", 3)
     assert (await world.step(task_id))["state"] == State.COMPLETED
     assert (len(provider.orders), len(world.clock.slept)) == (1, 3)
@@ -112,7 +113,7 @@ async def test_a_commit_whose_answer_was_lost_stands(make_world: MakeWorld, answ
     """The intention stands although nobody heard so: it is found, the order goes out once, and nothing is unknown."""
     provider = ScriptedProvider(submit=[answer])
     world = make_world(provider)
-    task_id = await world.create()
+    task_id = await world.rung()
     world.db.when = "after"
     world.db.away("write", 2)
     row = await world.step(task_id)
@@ -126,7 +127,7 @@ async def test_our_own_trouble_is_no_poison(make_world: MakeWorld) -> None:
     """A database that flaps after each take does not use up the turns of a task that a vendor works on."""
     provider = ScriptedProvider(submit=[Pending("job")], poll=[Pending("job")] * 4 + [done()])
     world = make_world(provider)
-    task_id = await world.create()
+    task_id = await world.rung()
     await world.step(task_id)
     for _ in range(4):
         turn = await _taken(world, task_id)
@@ -149,10 +150,10 @@ async def test_what_a_vendor_says_is_made_fit_to_be_kept(make_world: MakeWorld) 
     """NUL, half characters and accounts that are no JSON would keep PostgreSQL from recording a paid result."""
     strange = Done((Output(data=png(), revised_prompt="a\0b\ud800"),), usage={"note": "a\0b", "list": ["\0"], "n": 1})
     world = make_world(ScriptedProvider(submit=[strange, Done((Output(data=png()),), usage={"big": 2**70})]))
-    task_id = await world.create()
+    task_id = await world.rung()
     assert (await world.step(task_id))["usage"] == {"note": "ab", "list": [""], "n": 1}
     assert [one["revised_prompt"] for one in await world.assets(task_id)] == ["ab?"]
-    task_id = await world.create()
+    task_id = await world.rung()
     assert (await world.step(task_id))["state"] == State.COMPLETED
 
 
@@ -167,7 +168,7 @@ async def test_a_worker_that_was_overtaken_changes_nothing(make_world: MakeWorld
 
     provider = ScriptedProvider(submit=[Pending("job")], poll=[stalls, done(png(64, 64))])
     world = make_world(provider)
-    task_id = await world.create()
+    task_id = await world.rung()
     await world.step(task_id)
     row = await world.step(task_id)
     assert row["state"] == State.COMPLETED
@@ -181,7 +182,7 @@ async def test_who_waits_is_told_at_once(make_world: MakeWorld) -> None:
     world = make_world(ScriptedProvider(submit=answers), max_rounds=1)
     world.rt.waiter.interval = 1000.0
     for _ in answers:
-        task_id = await world.create()
+        task_id = await world.rung()
         waiting = asyncio.create_task(world.rt.waiter.final(task_id, 1000))
         await asyncio.sleep(0.01)
         await world.step(task_id)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import io
+import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 from PIL import Image
 
 from gateway.core.catalog import Catalog, Model, Route, build
 from gateway.core.settings import load
 from providers.card import Card, ModelCard, Parameter, Price, PriceRow
-from providers.contract import Done, Generation, Kind, Operation, Order, Output, Pending, Provider
+from providers.contract import Broken, Callback, Done, Generation, Kind, Operation, Order, Output, Pending, Provider
 from providers.http import Http
 from providers.registry import Registry
 
@@ -38,6 +40,7 @@ class ScriptedProvider(Provider):
         self.found: list[Order] = []
         self.polled: list[str] = []
         self.cancelled: list[str] = []
+        self.heard: list[Callback] = []
 
     async def submit(self, order: Order) -> Pending | Done:
         self.orders.append(order)
@@ -47,6 +50,8 @@ class ScriptedProvider(Provider):
 
     async def poll(self, job: str) -> Pending | Done:
         self.polled.append(job)
+        if job in self.cancelled and not self.script.get("poll"):
+            raise Broken("The job was stopped.")
         answer = await self._next("poll", job)
         assert answer is not None
         return answer
@@ -55,6 +60,13 @@ class ScriptedProvider(Provider):
         self.cancelled.append(job)
         if "cancel" in self.script:
             await self._next("cancel", job)
+
+    async def hear(self, callback: Callback) -> Mapping[str, Any] | None:
+        self.heard.append(callback)
+        answer = self.script["hear"].popleft() if self.script.get("hear") else None
+        if isinstance(answer, Exception):
+            raise answer
+        return {"challenge": callback.body.decode()} if callback.body else None
 
     async def find(self, order: Order) -> Pending | Done | None:
         self.found.append(order)
@@ -109,14 +121,16 @@ async def serving(**files: list[tuple[int, bytes]]) -> AsyncIterator[FileServer]
 
 def card_of(name: str = "vendor", **members: Any) -> Card:
     """A card with one model; members of the model go under `model`."""
-    model = {
+    model: dict[str, Any] = {
+        "kind": Kind.IMAGE,
+        "operations": (Operation.GENERATION,),
         "max_n": 4,
         "sizes": ("64x64", "128x64"),
         "price": price("0.04"),
         "public": MODEL,
         **members.pop("model", {}),
     }
-    made = ModelCard(name=f"{name}-model", kind=Kind.IMAGE, operations=(Operation.GENERATION,), **model)
+    made = ModelCard(name=f"{name}-model", **model)
     facts = {"timeout": 5.0, "output_hosts": ("127.0.0.1",), **members}
     return Card(name=name, title=name.title(), checked_on=TODAY, models=(made,), **facts)
 
@@ -149,15 +163,15 @@ def models_of(providers: Iterable[Provider]) -> dict[str, Model]:
     routes: dict[str, tuple[Route, ...]] = {}
     for provider in providers:
         for model in provider.card.models:
-            route = Route(provider.card.name, model, model.price)
-            routes[model.public_name] = (*routes.get(model.public_name, ()), route)
+            known = routes.get(model.public_name, ())
+            routes[model.public_name] = (*known, Route(provider.card.name, model, model.price, order=len(known)))
     return {name: Model(name, ways) for name, ways in routes.items()}
 
 
 def generation(**members: Any) -> Generation:
     """A generation of one picture, unless `members` say otherwise."""
-    wanted: dict[str, Any] = {"model": MODEL, "prompt": "a mirror in the sun", **members}
-    return Generation(kind=Kind.IMAGE, operation=Operation.GENERATION, **wanted)
+    usual = {"kind": Kind.IMAGE, "operation": Operation.GENERATION, "model": MODEL, "prompt": "a mirror in the sun"}
+    return Generation(**usual | members)
 
 
 @cache
@@ -166,6 +180,24 @@ def png(width: int = 64, height: int = 64, shade: int = 90) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), (shade, 120, 200)).save(file, "PNG")
     return file.getvalue()
+
+
+@cache
+def film(
+    frames: int = 24, size: tuple[int, int] = (64, 48), *, kind: str = "mp4", codec: str = "libx264", fps: int = 24
+) -> bytes:
+    """A film of that many frames, each a little brighter than the one before."""
+    with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
+        with av.open(file.name, "w", format=kind) as container:
+            frame_of: Any = av.VideoFrame.from_image
+            stream: Any = container.add_stream(codec, rate=fps)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv422p10le" if codec.startswith("prores") else "yuv420p"
+            for number in range(frames):
+                shade = 40 + number * 160 // frames
+                container.mux(stream.encode(frame_of(Image.new("RGB", size, (shade, 80, 120)))))
+            container.mux(stream.encode())
+        return Path(file.name).read_bytes()
 
 
 def done(*pictures: bytes, **members: Any) -> Done:

@@ -17,21 +17,30 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select, update
 
-from gateway.core import tasks, turns
-from gateway.core.advance import advance
+from gateway.core import slots, tasks, turns
+from gateway.core.advance import advance, go_on
+from gateway.core.advisers import open_adviser
 from gateway.core.catalog import Catalog
+from gateway.core.config import AliasConfig
 from gateway.core.crashing import CrashPoints
+from gateway.core.destinations import Destinations
+from gateway.core.enhancing import Enhancer
 from gateway.core.executor import Executor
 from gateway.core.handlers import handlers
+from gateway.core.health import Health
+from gateway.core.hub import Hub
 from gateway.core.inspection import Inspector
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import FINAL
 from gateway.core.outbound import Outbound, Policy, default_tls
 from gateway.core.ports import TASK, Message, QueueError
+from gateway.core.preparing import Wanted
+from gateway.core.provenance import open_notary
 from gateway.core.runtime import Runtime, derive_secrets
-from gateway.core.settings import AliasConfig, Settings
+from gateway.core.safety import open_safety
+from gateway.core.settings import Settings
 from gateway.core.tables import ASSETS, ATTEMPTS, EVENTS, TASKS
-from gateway.core.tasks import TaskRecord, Wanted
+from gateway.core.tasks import TaskRecord
 from gateway.core.waiting import Waiter
 from providers.contract import Done, Order
 from storage.memory import MemoryStore
@@ -95,6 +104,7 @@ class World:
         **settings: Any,
     ) -> None:
         self.clock = Clock()
+        self.births = count()
         self.bells = Bells()
         self.providers = {provider.card.name: provider for provider in providers}
         self.db = db
@@ -105,13 +115,19 @@ class World:
             secrets=derive_secrets(made),
             db=self.db,
             objects=objects or MemoryStore(),
-            catalog=Catalog(models_of(providers), aliases or {}, self.providers),
+            catalog=Catalog(models_of(providers), aliases or {}, self.providers, max_pixels=made.max_pixels),
             queue=self.bells,
             executor=executor,
             waiter=Waiter(self.db, interval=0.005),
+            hub=Hub(),
             outbound=Outbound(Policy(allow=made.allow_hosts), tls=_tls()),
             inspector=Inspector(made.max_pixels),
             crash=CrashPoints(),
+            health=Health(self.db, made, self.clock.now),
+            destinations=Destinations(concurrency),
+            safety=open_safety(made),
+            enhancer=Enhancer(open_adviser(made, "enhance")),
+            notary=open_notary(made),
             now=self.clock.now,
             sleep=self.clock.sleep,
         )
@@ -127,15 +143,30 @@ class World:
         """A new task, waiting for its first turn; `members` are those of the generation. Returns its id."""
         return (await self.accept(caller, **members)).id
 
+    async def rung(self, caller: Caller = CALLER, **members: Any) -> str:
+        """A new task that has its slot already, and was rung for with version 0. Returns its id."""
+        task_id = await self.create(caller, **members)
+        await slots.leave_line(self.rt, task_id, caller.key_id)
+        await self.change(task_id, due_at=self.clock.now() + dt.timedelta(seconds=self.rt.settings.lease_seconds))
+        return task_id
+
     async def accept(self, caller: Caller = CALLER, **members: Any) -> TaskRecord:
         """As `create`, and returns the task as its owner sees it. The bell has rung when this returns."""
         record = await tasks.create(self.rt, caller, Wanted(generation(**members)), here=False)
+        # The clock stands still: tasks of the same moment are started in the order of their birth.
+        await self.change(record.id, rank=TASKS.c.rank + next(self.births))
         await asyncio.sleep(0)
         return record
 
     async def step(self, task_id: str, rt: Runtime | None = None) -> RowMapping:
         """Turns the clock to when the task is due, rings for it and takes one turn. Returns the row after that."""
         row = await self.row(task_id)
+        if row["state"] == "queued" and row["due_at"] is None:
+            turn = await slots.start_next(rt or self.rt)
+            assert turn is not None, "no task may start"
+            assert turn.id == task_id, "another task gets its slot first"
+            await go_on(rt or self.rt, turn)
+            return await self.row(task_id)
         assert row["due_at"] is not None, "the task is never due again"
         self.clock.time = max(self.clock.time, row["due_at"])
         rung = await turns.ring(self.rt.db, TASKS, TASK, self.clock.now(), self.rt.settings.lease_seconds, 100)

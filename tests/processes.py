@@ -88,13 +88,13 @@ class Process:
         raise AssertionError(f"{text!r} was not printed:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> str:
-    """Runs a command to its end and returns what it printed; fails when it fails."""
+def run(arguments: Sequence[str], environ: Mapping[str, str], folder: Path, *, status: int = 0) -> str:
+    """Runs a command to its end and returns what it printed; fails unless it ends with that status."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         env={**_plain(), **environ}, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
 

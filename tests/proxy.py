@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 
 
 class Proxy:
-    """Passes bytes between clients and `host:port` until it is cut; runs in a thread of its own."""
+    """Passes bytes between clients and `host:port` until it is cut; runs in a thread of its own.
 
-    def __init__(self, host: str, port: int) -> None:
+    With `tls` clients speak TLS with it, as with a proxy before a gateway; what is behind it does not.
+    """
+
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.target = (host, port)
+        self._tls = tls
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -40,7 +45,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port, ssl=self._tls)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:

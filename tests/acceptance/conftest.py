@@ -41,17 +41,23 @@ def services(new_database: Callable[[], str], broker: str, seaweed: Seaweed) -> 
     return make
 
 
+@pytest.fixture(scope="module")
+def environ() -> dict[str, str]:
+    """Further settings of the deployment, for modules that have some."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=["embedded", "distributed"])
 def deployment(
-    request: pytest.FixtureRequest, vendor: Vendor, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, vendor: Vendor, environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A running deployment, shared by the tests of a module: once of each kind."""
     folder = tmp_path_factory.mktemp(request.param)
     made: Deployment
     if request.param == "embedded":
-        made = Embedded(folder, vendor, {})
+        made = Embedded(folder, vendor, environ)
     else:
-        made = Distributed(folder, vendor, request.getfixturevalue("services")())
+        made = Distributed(folder, vendor, request.getfixturevalue("services")() | environ)
     try:
         made.start()
         yield made

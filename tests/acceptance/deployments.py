@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+import migrations
 from tests.processes import Process, free_port, run
 
 LEASE_SECONDS = 2
+SECONDS = 60
 
 
 class Vendor:
@@ -63,8 +67,11 @@ class Deployment:
         return run(["gateway", *arguments], self.environ, self.folder)
 
     def new_key(self) -> str:
-        """The text of a new virtual key."""
-        return self.command("keys", "create", "--quiet").strip()
+        """The text of a new virtual key, issued by the administration."""
+        headers = {"Authorization": f"Bearer {self.environ['HELIOGRAPH_ADMIN_KEY']}"}
+        reply = httpx.post(f"{self.url}/admin/v1/keys", headers=headers, json={"name": "test"}, timeout=60)
+        assert reply.status_code == 201, reply.text
+        return str(reply.json()["key"])
 
     def client(self, key: str) -> httpx.Client:
         """A client that carries the key."""
@@ -95,7 +102,8 @@ class Distributed(Deployment):
 
     def start(self) -> None:
         """Migrates, then starts `heliograph serve` and one `heliograph worker`."""
-        self.command("migrate")
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, migrations.upgrade(self.environ["HELIOGRAPH_DATABASE_URL"])).result(SECONDS)
         self.web = self._start("serve")
         self.worker = self.start_worker()
         self.web.wait_for_http(f"{self.url}/health/ready")

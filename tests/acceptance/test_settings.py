@@ -145,3 +145,20 @@ def test_a_port_that_is_taken_is_said_before_anything_is_begun(tmp_path: Path, v
     assert "HELIOGRAPH_PORT" in str(refusal.value)
     assert "Traceback" not in str(refusal.value)
     assert not list(tmp_path.rglob("*.db"))
+
+
+def test_no_prompt_is_logged_however_much_is(vendor: Vendor, tmp_path: Path) -> None:
+    """At `log_level=debug` every library may speak, and still no log holds a prompt, enhanced or not, or a key."""
+    made = Embedded(tmp_path, vendor, {"HELIOGRAPH_LOG_LEVEL": "debug"})
+    try:
+        made.start()
+        key = made.new_key()
+        body = {"model": "demo-image", "prompt": "a canary on a wire", "size": "256x256", "enhance": True}
+        with made.client(key) as client:
+            assert client.post("/v1/images/generations", json=body).status_code == 200
+    finally:
+        made.stop()
+    logged = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*.log"))
+    assert "DEBUG" in logged
+    assert "canary" not in logged
+    assert key not in logged

@@ -4,24 +4,33 @@ A vendor with a network is driven over recordings, `tests/vendors/<name>/<kind>.
 apart by a suffix, `rate_limited-quota.json`. Which kinds must be there follows from the vendor and its card. Each
 recording holds the exchanges that the call makes, in order:
 
-    {"order": {"model": …, "generation": {…}}, "job": …,
-     "exchanges": [{"request": {"method": …, "path": …, "json": {…}},
+    {"source": …, "order": {"model": …, "generation": {…}, "inputs": [{"role": …, "media_type": …}]},
+     "job": …, "callback_url": …, "exchanges": [{"request": {"method": …, "path": …, "json": {…} or "form": {…}},
                     "response": {"status": …, "headers": {…}, "json": … or "body": …}}]}
 
-`path` is the whole path with its query, `json` a part of what the body must hold. `order` may be left out where
-`submit.json` has it; `job` is for polls and cancels. A vendor without a network runs for real.
+`path` is the whole path with its query, `json` a part of what the body must hold; `form` has fields of a multipart
+body, the text of each, or null for a file. An input is a picture of 64 by 64 pixels, and so is the body of a response
+with a `picture` of that media type. `order` may be left out where `submit.json` has it; `job` is for polls and cancels.
+A vendor without a network runs for real. One whose wire is not HTTP/1.1 has a server of that wire beside its
+recordings, `tests/vendors/<name>/server.py`: its `serving` puts each call as a request, and answers as they say.
 """
 
 from __future__ import annotations
 
+import email
+import email.policy
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from PIL import Image
 
 from providers.card import Card
 from providers.contract import (
@@ -30,6 +39,7 @@ from providers.contract import (
     Broken,
     Done,
     Generation,
+    Input,
     Order,
     Output,
     Pending,
@@ -38,10 +48,12 @@ from providers.contract import (
     ProviderError,
     RateLimited,
     Refused,
+    Role,
     Unavailable,
     Unsure,
 )
 from providers.registry import Registry
+from tests.core.vendors import film
 
 VENDORS = Path(__file__).parent.parent / "vendors"
 REGISTRY = Registry.load()
@@ -62,20 +74,25 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     method: str
     path: str
     json: Any = None
+    form: dict[str, str | None] | None = None
 
 
 class Response(msgspec.Struct, forbid_unknown_fields=True):
-    """What is answered: JSON, or a body as it is."""
+    """What is answered: JSON, or a body as it is, or a picture."""
 
     status: int
     headers: dict[str, str] = {}
     json: Any = msgspec.UNSET
     body: str = ""
+    picture: str | None = None
 
     def made(self) -> httpx.Response:
         """The answer for httpx."""
         if self.json is not msgspec.UNSET:
             return httpx.Response(self.status, headers=self.headers, json=self.json)
+        if self.picture is not None:
+            headers = {"content-type": self.picture, **self.headers}
+            return httpx.Response(self.status, headers=headers, content=drawn("RGB", self.picture))
         return httpx.Response(self.status, headers=self.headers, text=self.body)
 
 
@@ -86,19 +103,29 @@ class Exchange(msgspec.Struct, forbid_unknown_fields=True):
     response: Response
 
 
+class Given(msgspec.Struct, forbid_unknown_fields=True):
+    """An input of an order."""
+
+    role: Role
+    media_type: str = "image/png"
+
+
 class Ordered(msgspec.Struct, forbid_unknown_fields=True):
     """What is ordered, and the vendor's name of the model."""
 
     model: str
     generation: Generation
+    inputs: list[Given] = []
 
 
 class Recording(msgspec.Struct, forbid_unknown_fields=True):
-    """One file."""
+    """One file. `source` says where it is from: a capture of the real thing, or the pages that it was written by."""
 
     exchanges: list[Exchange]
+    source: str = ""
     order: Ordered | None = None
     job: str | None = None
+    callback_url: str | None = None
 
 
 class Replay:
@@ -115,7 +142,36 @@ class Replay:
         assert (request.method, request.url.raw_path.decode()) == (exchange.request.method, exchange.request.path)
         if exchange.request.json is not None:
             assert_holds(json.loads(request.content), exchange.request.json)
+        if exchange.request.form is not None:
+            assert_holds(form_of(request), exchange.request.form)
         return exchange.response.made()
+
+
+def form_of(request: httpx.Request) -> dict[str, str | None]:
+    """The fields of a multipart body: the text of each, None for a file."""
+    head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + request.content, policy=email.policy.HTTP)
+    return {
+        str(part.get_param("name", header="content-disposition")): (
+            None if part.get_filename() else bytes(part.get_payload(decode=True)).decode()
+        )
+        for part in message.iter_parts()
+    }
+
+
+def picture(given: Given) -> Input:
+    """A small picture of the kind that is wanted, or a film."""
+    if given.role is Role.VIDEO:
+        return Input(given.role, "video/mp4", film(8, (64, 64), fps=8), 64, 64)
+    data = drawn("RGBA" if given.role is Role.MASK else "RGB", given.media_type)
+    return Input(given.role, given.media_type, data, 64, 64)
+
+
+def drawn(mode: str, media_type: str) -> bytes:
+    """A white picture."""
+    file = io.BytesIO()
+    Image.new(mode, (64, 64), "white").save(file, media_type.removeprefix("image/").upper())
+    return file.getvalue()
 
 
 def assert_holds(whole: Any, part: Any) -> None:
@@ -134,10 +190,23 @@ def secrets(card: Card) -> dict[str, str]:
     return {name: f"secret-{name}-0123456789abcdef" for name in card.credentials}
 
 
-def build(name: str, transport: httpx.AsyncBaseTransport | None = None) -> Provider:
+def build(name: str, transport: httpx.AsyncBaseTransport | None = None, base_url: str | None = None) -> Provider:
     """The provider, on that transport."""
     card = REGISTRY.cards[name]
-    return REGISTRY.build(name, card, secrets=secrets(card), transport=transport)
+    return REGISTRY.build(name, card, base_url=base_url, secrets=secrets(card), transport=transport)
+
+
+@asynccontextmanager
+async def played(name: str, replay: Replay) -> AsyncIterator[Provider]:
+    """The provider, whose calls are answered by the replay: as its transport, or from the server of its wire."""
+    async with AsyncExitStack() as stack:
+        if (VENDORS / name / "server.py").is_file():
+            server = import_module(f"tests.vendors.{name}.server")
+            provider = build(name, base_url=await stack.enter_async_context(server.serving(replay)))
+        else:
+            provider = build(name, httpx.MockTransport(replay))
+        stack.push_async_callback(provider.http.close)
+        yield provider
 
 
 def required(provider: Provider) -> set[str]:
@@ -183,6 +252,11 @@ def networked() -> list[str]:
     return sorted(name for name, card in REGISTRY.cards.items() if card.base_url)
 
 
+def over_http() -> list[str]:
+    """Those that speak HTTP/1.1, by httpx."""
+    return [name for name in networked() if not (VENDORS / name / "server.py").is_file()]
+
+
 def recordings() -> Iterator[Any]:
     """Every recording of every vendor, as test parameters."""
     for name in networked():
@@ -198,7 +272,8 @@ async def perform(provider: Provider, what: str, read: Recording) -> Pending | D
     if what.startswith("poll"):
         return await provider.poll(read.job or "")
     assert read.order is not None, "the recording has no order"
-    order = Order(read.order.generation, read.order.model, idempotency_key="attempt-1")
+    inputs = tuple(picture(one) for one in read.order.inputs)
+    order = Order(read.order.generation, read.order.model, "attempt-1", callback_url=read.callback_url, inputs=inputs)
     return await (provider.find(order) if what == "find" else provider.submit(order))
 
 
@@ -232,6 +307,22 @@ def check_secrets(card: Card, requests: list[httpx.Request]) -> None:
             assert AUTH_HEADERS & {name.lower() for name in request.headers}, "the request has no credential"
 
 
+async def check_played(provider: Provider, what: str, read: Recording) -> None:
+    """Makes the call, and fails unless what comes of it is as the contract says."""
+    if what in FAILURES:
+        with pytest.raises(ProviderError) as caught:
+            await perform(provider, "poll" if read.job else "submit", read)
+        assert type(caught.value) in FAILURES[what]
+        assert not any(secret in f"{caught.value} {caught.value.code}" for secret in secrets(provider.card).values())
+        return
+    result = await perform(provider, what, read)
+    if what == "poll_pending" or (what == "submit" and isinstance(result, Pending)):
+        assert "poll_done" in required(provider), "a vendor without jobs has nothing pending"
+        check_pending(result)
+    elif what in ("submit", "poll_done"):
+        check_done(result, read.order.generation.n if read.order else 1)
+
+
 @pytest.mark.parametrize("name", networked())
 def test_a_vendor_has_its_recordings(name: str) -> None:
     """Every vendor with a network has the recordings that its card calls for, and no others."""
@@ -249,19 +340,8 @@ async def test_a_recording_is_played(name: str, file: Path) -> None:
     """The call sends what was recorded and no more, and makes of the answer what the contract says."""
     read, what = recording(name, file), kind(file)
     replay = Replay(read.exchanges)
-    provider = build(name, httpx.MockTransport(replay))
-    if what in FAILURES:
-        with pytest.raises(ProviderError) as caught:
-            await perform(provider, "poll" if read.job else "submit", read)
-        assert type(caught.value) in FAILURES[what]
-        assert not any(secret in f"{caught.value} {caught.value.code}" for secret in secrets(provider.card).values())
-    else:
-        result = await perform(provider, what, read)
-        if what == "poll_pending" or (what == "submit" and "poll_done" in required(provider)):
-            check_pending(result)
-        elif what in ("submit", "poll_done"):
-            check_done(result, read.order.generation.n if read.order else 1)
-    await provider.http.close()
+    async with played(name, replay) as provider:
+        await check_played(provider, what, read)
     assert not replay.left, f"{len(replay.left)} recorded exchanges were not used"
     assert what != "submit" or len(replay.seen) == 1, "a submit is one request"
     check_secrets(provider.card, replay.seen)
@@ -281,8 +361,11 @@ async def test_a_vendor_without_network_runs(name: str) -> None:
     provider = build(name, httpx.MockTransport(refuse))
     for model in provider.card.models:
         wanted = Generation(model.kind, model.operations[0], model.public_name, prompt="a test", n=model.max_n)
-        check_done(await provider.submit(Order(wanted, model.name, "attempt-1", report=report)), model.max_n)
-    fractions = [one.fraction for one in reports]
-    assert fractions == sorted(fractions)
-    assert bool(fractions) is provider.card.reports_progress
+        inputs = tuple(picture(Given(role)) for role, rule in model.inputs.items() for _ in range(rule.min))
+        reports.clear()
+        order = Order(wanted, model.name, "attempt-1", report=report, inputs=inputs)
+        check_done(await provider.submit(order), model.max_n)
+        fractions = [one.fraction for one in reports]
+        assert fractions == sorted(fractions)
+        assert bool(fractions) is provider.card.reports_progress
     await provider.http.close()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from providers.contract import Order, Pending, Provider
+from providers.card import Card
+from providers.contract import Broken, Order, Pending, Provider
+from providers.http import Http
 
 
 class Patient(Provider):
     """Takes every order, and never has a result."""
+
+    def __init__(self, card: Card, http: Http) -> None:
+        super().__init__(card, http)
+        self.stopped: set[str] = set()
 
     async def submit(self, order: Order) -> Pending:
         """Starts a job."""
         return Pending(order.idempotency_key, poll_after=60)
 
     async def poll(self, job: str) -> Pending:
-        """It is still not done."""
+        """It is still not done, or was stopped."""
+        if job in self.stopped:
+            raise Broken("The job was stopped.")
         return Pending(job, poll_after=60)
 
     async def cancel(self, job: str) -> None:
         """Stops the job."""
+        self.stopped.add(job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import ssl
 import threading
@@ -19,7 +18,7 @@ import httpx
 import migrations
 from gateway import app, server
 from gateway.core import keys
-from gateway.core.ids import new
+from gateway.core.ports import Note
 from gateway.core.settings import Settings, load
 from workers.embedded import EmbeddedQueue
 
@@ -30,6 +29,13 @@ CONFIG = """
 sdxl = "demo-image"
 dall-e-2 = "demo-image"
 gpt-image-1 = "demo-image"
+m = "demo-image"
+sora-2 = "demo-video"
+sora-2-pro = "patient-video"
+
+[aliases.sdxl-edit]
+model = "demo-image"
+values.background.transparent = ""
 """
 ENVIRON = {
     "HELIOGRAPH_BODY_SECONDS": "1",
@@ -38,7 +44,7 @@ ENVIRON = {
 }
 """Bodies and heads have one second. Names of models that were retired elsewhere are at hand."""
 
-NOBODYS = new("task", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+NOBODYS = "task_01kdvdna00wnk5naxx862v60e3"
 """An id as a task could have it, and none has."""
 
 SECONDS = 30
@@ -55,12 +61,19 @@ class Heliograph:
     key: str
     other_key: str
     faults: list[logging.LogRecord] = field(default_factory=list)
+    application: Any = None
+    loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port, for raw sockets."""
         url = httpx.URL(self.url)
         return url.host, url.port or 80
+
+    def tell(self, note: Note) -> None:
+        """Tells whoever follows tasks, as the process itself does."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.application.app.state.runtime.hub.tell, note)
 
     def client(self, key: str | None = None) -> httpx.Client:
         """A client with the first key, or another one."""
@@ -87,13 +100,16 @@ def serving(folder: Path, config: str = "", environ: Mapping[str, str] | None = 
     (folder / "data").mkdir()
     first, second = asyncio.run(_prepare(settings))
     addresses: SimpleQueue[str] = SimpleQueue()
-    served: Any = server.make(settings, app.embedded_app(settings), addresses.put)
-    thread = threading.Thread(target=_run, args=(served,), name="heliograph")
+    application: Any = app.embedded_app(settings)
+    served: Any = server.make(settings, application, addresses.put)
+    loop = served.config.get_loop_factory()()
+    thread = threading.Thread(target=_run, args=(served, loop), name="heliograph")
     faults = _Faults()
     logging.getLogger().addHandler(faults)
     thread.start()
     try:
-        yield Heliograph(addresses.get(timeout=SECONDS), settings, first, second, faults.records)
+        url = addresses.get(timeout=SECONDS)
+        yield Heliograph(url, settings, first, second, faults.records, application, loop)
     finally:
         served.should_exit = True
         thread.join(SECONDS)
@@ -113,8 +129,8 @@ class _Faults(logging.Handler):
             self.records.append(record)
 
 
-def _run(served: Any) -> None:
-    with asyncio.Runner(loop_factory=served.config.get_loop_factory()) as runner:
+def _run(served: Any, loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(served.serve())
 
 

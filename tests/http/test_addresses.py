@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import httpx
 import pytest
 
@@ -95,6 +98,17 @@ def test_a_request_id_of_no_good_is_replaced(client: httpx.Client, id: str) -> N
     assert twice.headers["x-request-id"].startswith("req_")
 
 
+def test_every_reference_of_the_openapi_document_leads_somewhere(client: httpx.Client) -> None:
+    """The bodies of requests are described, those too that are read by hand."""
+    text = client.get("/openapi/openapi.json").text
+    schemas = json.loads(text)["components"]["schemas"]
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert {"ImageGenerationRequest", "KeyChange", "SettleRequest"} <= named
+    assert named - set(schemas) == set()
+    assert "fallback_models" in schemas["ImageGenerationRequest"]["properties"]
+    assert "fallback_models" in client.get("/openapi").text
+
+
 def test_every_route_of_the_openapi_document_is_there(client: httpx.Client) -> None:
     """The document is made, and each of its routes answers every method that it names with something of its own."""
     paths = client.get("/openapi/openapi.json").json()["paths"]
@@ -114,3 +128,10 @@ def test_every_model_that_is_listed_is_found(client: httpx.Client) -> None:
     assert {"demo-image", "dall-e-2", "gpt-image-1"} <= {model["id"] for model in listed}
     for model in listed:
         assert client.get(f"/v1/models/{model['id']}").json() == model
+
+
+@pytest.mark.parametrize("path", ["x-1/y", "task_01q3dcbd00v111qgbnea09vcsb-1/AAAAAAAAAAAA", "a%00b/c", "é/é"])
+def test_an_address_for_callbacks_cannot_be_made_up(client: httpx.Client, path: str) -> None:
+    """Whoever calls one that we gave to nobody is told that there is nothing, whatever the body."""
+    for body in (b"", b"{", b"\xff", b'{"status": "completed"}'):
+        assert refused(client.post(f"/callbacks/{path}", content=body), 404, "task_not_found")

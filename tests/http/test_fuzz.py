@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.openai_images import ImageGenerationRequest
+from gateway.dialects.openai_videos import VideoGenerationRequest
 from tests.http.replies import exchange, refusal
 from tests.http.server import Heliograph
 
@@ -40,8 +41,13 @@ bodies = st.builds(
     st.sampled_from(MODELS) | values,
     st.sampled_from([{}, {"strict": True}]),
 )
+films = st.dictionaries(
+    st.sampled_from([field.encode_name for field in msgspec.structs.fields(VideoGenerationRequest)]) | texts,
+    values | st.sampled_from(["5", 5, 5.0, "10", "720p", "1280x720", "16:9", "1e5", "\u0665"]),
+    max_size=5,
+)
 segments = st.text(min_size=1, max_size=20) | st.sampled_from(
-    ["v1", "tasks", "images", "media", "models", "generations", "admin", "keys", "..", "openapi"]
+    ["v1", "tasks", "images", "videos", "content", "media", "models", "generations", "admin", "keys", "..", "openapi"]
 )
 methods = st.sampled_from(["GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"])
 
@@ -67,6 +73,18 @@ def test_random_members_are_taken_or_refused(fuzzed: httpx.Client, body: dict[st
     """Bodies with random members, known and unknown, of random values: a task, or a refusal."""
     content = json.dumps(body).encode()
     check(fuzzed.post("/v1/images/generations", content=content, headers={"Content-Type": "application/json"}))
+
+
+@EXAMPLES
+@given(films)
+def test_random_members_of_films_are_taken_or_refused(fuzzed: httpx.Client, members: dict[str, Any]) -> None:
+    """The same for films, by both routes and as a form."""
+    body = {"prompt": "a", **members, "model": "patient-video"}
+    content = json.dumps(body).encode()
+    for path in ("/v1/video/generations", "/v1/videos"):
+        check(fuzzed.post(path, content=content, headers={"Content-Type": "application/json"}))
+    form = {name: (None, str(value).encode("utf-8", "surrogatepass")) for name, value in body.items()}
+    check(fuzzed.post("/v1/videos", files=form))
 
 
 @settings(EXAMPLES, max_examples=100)

@@ -27,7 +27,7 @@ async def ask(application: Application, arriving: Callable[[], Awaitable[Any]], 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard: Any = Guard(application, parts, lambda: None, max_body_bytes=10, body_seconds=0.05)
+    guard: Any = Guard(application, parts, lambda: None, bodies=(10, 0.05), forms=(20, 0.1))
     await guard({**SCOPE, **changes}, arriving, send)
     return sent
 

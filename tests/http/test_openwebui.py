@@ -18,7 +18,9 @@ from PIL import Image
 from tests.http.replies import refused
 from tests.http.server import NO_CERTIFICATES, Heliograph
 
-RECORDED: list[dict[str, Any]] = json.loads(Path(__file__).with_name("openwebui.json").read_text("utf-8"))["requests"]
+CAPTURE: dict[str, Any] = json.loads(Path(__file__).with_name("openwebui.json").read_text("utf-8"))
+RECORDED: list[dict[str, Any]] = CAPTURE["requests"]
+EDITS: list[dict[str, Any]] = CAPTURE["edits"]
 # What the demo model makes of each size: 1024x768 it has not, and what comes nearest in shape is 3:2.
 SIZES = {"512x512": (512, 512), "1024x768": (1536, 1024), "auto": (1024, 1024), None: (1024, 1024)}
 
@@ -96,3 +98,75 @@ def test_what_goes_wrong_is_in_the_status(heliograph: Heliograph) -> None:
     refused(send(heliograph, RECORDED[0], model="demo-image", size="7x7"), 400, "invalid_image_size", "size")
     with heliograph.client("") as client:
         refused(client.post(RECORDED[0]["path"], headers=RECORDED[0]["headers"], json={}), 401, "invalid_api_key")
+
+
+def picture(kind: str) -> bytes:
+    """A picture in that format."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "blue").save(file, kind)
+    return file.getvalue()
+
+
+def name_of(part: dict[str, Any]) -> str:
+    """A part's name, out of its headers."""
+    return str(part["headers"][-1].partition('name="')[2].partition('"')[0])
+
+
+def send_edit(heliograph: Heliograph, recorded: dict[str, Any], parts: list[dict[str, Any]]) -> httpx.Response:
+    """Sends a recorded form with a key of ours, and these parts, in their order and with their headers."""
+    boundary = recorded["headers"]["Content-Type"].partition("boundary=")[2].encode()
+    body = b""
+    for part in parts:
+        data = picture(part["picture"]) if "picture" in part else part["text"].encode()
+        body += b"--" + boundary + b"\r\n" + "\r\n".join(part["headers"]).encode() + b"\r\n\r\n" + data + b"\r\n"
+    headers = {**recorded["headers"], "Authorization": f"Bearer {heliograph.key}"}
+    with heliograph.client() as client:
+        return client.post(recorded["path"], headers=headers, content=body + b"--" + boundary + b"--\r\n")
+
+
+@pytest.mark.parametrize("recorded", EDITS, ids=[one["note"] for one in EDITS])
+def test_a_recorded_edit_gets_its_pictures(heliograph: Heliograph, recorded: dict[str, Any]) -> None:
+    """`image` or `image[]`, once or more, PNG or JPEG: as many pictures as are asked for, as base64 alone."""
+    asked = {name_of(part): part["text"] for part in recorded["parts"] if "text" in part}
+    reply = send_edit(heliograph, recorded, recorded["parts"])
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json"), reply.text
+    data = reply.json()["data"]
+    assert len(data) == int(asked.get("n", 1))
+    width, height = map(int, asked.get("size", "64x48").split("x"))
+    for one in data:
+        assert one.get("url") is None
+        made = Image.open(io.BytesIO(base64.b64decode(one["b64_json"], validate=True)))
+        assert made.size == (width, height)
+    adjusted = json.loads(reply.headers.get("X-Heliograph-Adjusted", "{}"))
+    assert adjusted == ({"background": ["transparent", None]} if "background" in asked else {})
+
+
+def test_a_background_that_a_model_has_not_is_refused(heliograph: Heliograph) -> None:
+    """Unless an alias says what becomes of it: nothing is left out in silence."""
+    (recorded,) = [one for one in EDITS if any(name_of(part) == "background" for part in one["parts"])]
+    parts = [{**part, "text": "m"} if name_of(part) == "model" else part for part in recorded["parts"]]
+    refused(send_edit(heliograph, recorded, parts), 400, "unsupported_parameter", "background")
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        (["Content-Type: image/png", 'Content-Disposition: form-data; name="image"; filename="a.png"'], "JPEG"),
+        (["Content-Type: image/mpo", 'Content-Disposition: form-data; name="image[]"; filename="a.mpo"'], "MPO"),
+        (["Content-Type: None", 'Content-Disposition: form-data; name="image"; filename="a.None"'], "WEBP"),
+        (['Content-Disposition: form-data; name="image"; filename="a.png"'], "PNG"),
+    ],
+    ids=["JPEG named .png", "MPO", "no type", "no header"],
+)
+def test_what_a_picture_is_shows_in_its_bytes(heliograph: Heliograph, headers: list[str], kind: str) -> None:
+    """Neither the name nor the type that a release gives it counts."""
+    parts = [*(part for part in EDITS[0]["parts"] if "text" in part), {"headers": headers, "picture": kind}]
+    assert send_edit(heliograph, EDITS[0], parts).status_code == 200
+
+
+def test_an_edit_that_goes_wrong_says_so_in_its_status(heliograph: Heliograph) -> None:
+    """A form without a picture, and bytes that are none."""
+    plain = [part for part in EDITS[0]["parts"] if "text" in part]
+    refused(send_edit(heliograph, EDITS[0], plain), 400, "missing_parameter", "image")
+    broken = {"headers": EDITS[0]["parts"][-1]["headers"], "text": "no picture"}
+    refused(send_edit(heliograph, EDITS[0], [*plain, broken]), 400, "invalid_image", "image")

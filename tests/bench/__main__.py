@@ -7,43 +7,21 @@ Figures of one run are compared with each other, never with another machine's. N
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import click
 import httpx
 
-from tests.acceptance.deployments import Distributed, Vendor
-from tests.seaweed import Seaweed
-from tests.services import database, vhost
+from tests.acceptance.deployments import Distributed
+from tests.bench.deployed import deployed, memory, percentiles
 
-SECRET = "benchmarks-use-this-secret-and-nobody-else-does"
 MANY, LONG_SECONDS, SAMPLES = 200, 5, 50
 
 
 def main() -> None:
     """Starts everything, measures, prints, and takes everything away."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        seaweed = stack.enter_context(Seaweed())
-        vendor = Vendor(folder)
-        stack.callback(vendor.process.kill)
-        environ = {
-            "HELIOGRAPH_DATABASE_URL": stack.enter_context(database()),
-            "HELIOGRAPH_BROKER_URL": stack.enter_context(vhost()),
-            "HELIOGRAPH_STORAGE_URL": seaweed.url,
-            "HELIOGRAPH_S3_ACCESS_KEY": seaweed.access_key,
-            "HELIOGRAPH_S3_SECRET_KEY": seaweed.secret_key,
-            "HELIOGRAPH_SECRET": SECRET,
-            "HELIOGRAPH_LEASE_SECONDS": "15",
-        }
-        deployment = Distributed(folder, vendor, environ)
-        stack.callback(deployment.stop)
-        deployment.start()
+    with deployed() as deployment:
         asyncio.run(measure(deployment))
 
 
@@ -64,9 +42,9 @@ async def measure(deployment: Distributed) -> None:
               f" (p95 {accepted[1]:.1f}, {done[1]:.1f})")  # fmt: skip
         for script in (f"bytes:{LONG_SECONDS}", f"job:{LONG_SECONDS}"):
             took, accepting = await many(gateway, script)
-            memory = _memory(deployment.worker.popen.pid)
+            held = memory(deployment.worker.popen.pid).proportional
             click.echo(f"{MANY} x {script:12}  accepted in {accepting:.1f} s, all completed after {took:.1f} s;"
-                  f" worker {memory:.0f} MB")  # fmt: skip
+                  f" worker {held:.0f} MB")  # fmt: skip
 
 
 async def latency(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
@@ -77,7 +55,7 @@ async def latency(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
         await call()
         if number >= 5:
             times.append((time.perf_counter() - began) * 1000)
-    return _percentiles(times)
+    return percentiles(times)
 
 
 async def idle(gateway: httpx.AsyncClient) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -91,7 +69,7 @@ async def idle(gateway: httpx.AsyncClient) -> tuple[tuple[float, float], tuple[f
             await asyncio.sleep(0.002)
             task = (await gateway.get(f"/v1/tasks/{task['id']}")).json()
         done.append((time.perf_counter() - began) * 1000)
-    return _percentiles(accepted), _percentiles(done)
+    return percentiles(accepted), percentiles(done)
 
 
 async def many(gateway: httpx.AsyncClient, script: str) -> tuple[float, float]:
@@ -117,17 +95,6 @@ async def _request(gateway: httpx.AsyncClient, members: dict[str, object]) -> di
 async def _direct(vendor: httpx.AsyncClient) -> None:
     body = {"key": "direct", "prompt": "benchmark", "n": 1, "size": "64x64", "script": ""}
     (await vendor.post("/submit", json=body)).raise_for_status()
-
-
-def _percentiles(times: list[float]) -> tuple[float, float]:
-    return statistics.median(times), statistics.quantiles(times, n=20)[-1]
-
-
-def _memory(pid: int) -> float:
-    """The proportional set size of a process in MB, as Linux counts it."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

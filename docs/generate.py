@@ -11,26 +11,43 @@ from litestar import Litestar
 
 from gateway.__main__ import main as cli
 from gateway.app import embedded_app
+from gateway.core import legacy
 from gateway.core.errors import CODES
 from gateway.core.settings import FILE_ONLY, HINTS, NAMES, SECRETS, Settings, variable
 from gateway.edge.guard import Guard
-from providers.card import Card, ModelCard, Parameter, Price, UsagePrice
+from providers.card import Beside, Card, ModelCard, Parameter, Price, UsagePrice
 from providers.registry import Registry
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by `python -m docs.generate`. Change the code, not this page. -->"
-TAGS = ("Images", "Tasks", "Media", "Models", "Health", "Administration")
+TAGS = ("Images", "Videos", "Tasks", "Media", "Models", "Usage", "Webhooks", "Real time", "Health", "Administration")
 MEANINGS = {
     "missing_parameter": "A field that must be there is missing or empty; `param` names it.",
     "invalid_parameter": "A field has a value that is not taken; the message says what is.",
     "unsupported_parameter": "The model, or this gateway, does not offer that field.",
     "invalid_image_size": "The model does not make that size; the message lists those that it makes.",
+    "invalid_image": "A picture is none that can be decoded, or is too large, or none that the model can use.",
+    "invalid_multipart": "The form cannot be read: its boundary, its parts or their headers are not in order.",
+    "unsupported_operation": "No model that is served here can do that.",
     "invalid_json": "The body is no JSON object in UTF-8, or is nested too deep.",
     "invalid_request": "What came is no HTTP/1.1, or the connection ended before the body did.",
     "invalid_header": "There is not exactly one valid Host header, a header holds a control character, or an "
     "Idempotency-Key is none.",
+    "unpriced_model": "No price is known for that request on any route, so that nobody could say what it may cost.",
+    "account_not_found": "There is no such owner.",
+    "task_not_held": "Nothing is reserved for that task any more.",
+    "cleanup_running": "One cleanup is done at a time, and one is under way.",
+    "store_unmarked": "Lost media are given up only in a store that this installation has cleaned before.",
+    "endpoint_not_found": "Your key has no such webhook endpoint.",
+    "delivery_not_found": "That webhook endpoint has no such delivery.",
+    "endpoint_disabled": "Nothing but a test is sent to a webhook endpoint that is disabled; enable it first.",
+    "endpoint_unreachable": "A sample could not be sent to the webhook endpoint; the message says why.",
+    "rate_limit_exceeded": "The key may send no more requests just now; `Retry-After` says when it may.",
+    "insufficient_quota": "The budget of the key, or of its owner, does not cover what the request could cost.",
     "idempotency_key_reused": "That Idempotency-Key was used, within a day, for another request of the same key.",
-    "content_policy_violation": "The provider's content policy forbids the prompt or the result.",
+    "content_policy_violation": "The content policy of this gateway forbids the prompt, and nothing was started; or "
+    "the provider's forbids the prompt or the result.",
+    "moderation_unavailable": "The prompt could not be checked, and does not pass unchecked; nothing was started.",
     "provider_refused": "The provider refused the request itself; the message is the provider's reason.",
     "invalid_api_key": "The key is missing, malformed, unknown, revoked or expired.",
     "model_not_allowed": "Not answered today: every key may use every model.",
@@ -39,12 +56,15 @@ MEANINGS = {
     "model_not_found": "No model or alias has this name; `GET /v1/models` lists them.",
     "task_not_found": "Your key has no such task.",
     "media_not_found": "Your key has no such media, it was deleted, or the link is wrong or over.",
+    "video_not_found": "Your key has no such video, or it was deleted.",
+    "video_not_ready": "The video is still made: wait for it, or cancel its task.",
     "key_not_found": "There is no virtual key with this id.",
     "method_not_allowed": "The address does not take this method; the `Allow` header says which it takes.",
     "request_timeout": "The head or the body of the request did not arrive in time.",
     "task_not_cancellable": "The task has ended already.",
     "task_not_retryable": "The task has not failed: only then there is something to try again.",
-    "payload_too_large": "The request body is larger than `max_body_bytes`.",
+    "payload_too_large": "The body is larger than `max_body_bytes`, a form than `max_upload_bytes`, or a file than "
+    "`max_picture_bytes`; or all pictures of a request, as they are handed on, than `max_upload_bytes`.",
     "uri_too_long": "Path and query have more than 8192 characters.",
     "unsupported_media_type": "The body is not sent as `application/json` in UTF-8, or is compressed.",
     "range_not_satisfiable": "The asked range begins behind the end of the file.",
@@ -53,7 +73,7 @@ MEANINGS = {
     "provider_error": "The provider's job failed, it answered nonsense, or it does not take the gateway's credential.",
     "outcome_unknown": "The provider may have accepted the order, but no answer came. It is not sent again.",
     "model_overloaded": "Every route of the model had no room or could not be reached, each `max_rounds` times.",
-    "storage_unavailable": "The object store does not answer.",
+    "storage_unavailable": "The object store does not answer, or the machine has no room for the files of a request.",
     "database_unavailable": "The database does not answer.",
     "timeout": "The wait is over while the work goes on (`Location` has the task), or the task's own time is over.",
     "cancelled": "The task was cancelled while this request waited for it.",
@@ -75,12 +95,21 @@ def settings() -> str:
         "[configuration.md](configuration.md); the variables of provider credentials are in "
         "[providers.md](providers.md). **Secret** marks what is never shown in logs.",
         _table(("Setting", "Variable", "Default", "Allowed", "What it does"), rows),
+        "## Names that users of Conduit have",
+        "Its variables for storage are read as well, whatever the case of their names. Where ours say something else, "
+        "ours hold, and the log says so at the start; so it does of those that have no meaning here.",
+        _table(
+            ("Variable", "Setting", "How it is read"),
+            [(f"`{name}`", f"`{setting}`", how) for name, (setting, how) in legacy.MEANINGS.items()]
+            + [(f"`{name}`", "", f"not needed: {why}") for name, why in legacy.NEEDLESS.items()],
+        ),
     )
 
 
 def providers() -> str:
     """Every vendor with its models, from the cards."""
-    cards = Registry.load().cards
+    registry = Registry.load()
+    cards = {**registry.cards, **registry.absent}
     return _page(
         "Providers and models",
         "What the cards in `providers/vendors/` say. A provider without credentials is always there; one with "
@@ -209,6 +238,7 @@ def _provider(card: Card) -> Iterator[str]:
         "base URL": f"`{card.base_url}`" if card.base_url else "none: it works without a network",
         "other base URL in": f"`{card.base_url_variable}`" if card.base_url_variable else "",
         "credentials": ", ".join(f"`{secret}` from `{name}`" for secret, name in card.credentials.items()) or "none",
+        "needs to be installed": card.needs.install if card.needs else "",
         "models beside these": "any, by `heliograph.toml`" if card.accepts_any_model else "",
         "longest call": f"{card.timeout:g} seconds",
         "sources": ", ".join(f"<{url}>" for url in card.docs),
@@ -249,6 +279,7 @@ def _facts(model: ModelCard) -> Iterator[str]:
         yield _price(model.price)
     if model.usage_price is not None:
         yield _usage_price(model.usage_price)
+        yield _beside(model.usage_price)
 
 
 def _parameter(parameter: Parameter) -> str:
@@ -256,7 +287,7 @@ def _parameter(parameter: Parameter) -> str:
         said = ", ".join(f"`{value}`" for value in parameter.values)
     else:
         bounds = (("from", parameter.min), ("to", parameter.max))
-        said = " ".join([parameter.type, *(f"{word} {bound:.0f}" for word, bound in bounds if bound is not None)])
+        said = " ".join([parameter.type, *(f"{word} {bound:.15g}" for word, bound in bounds if bound is not None)])
     return said if parameter.default is None else f"{said}; left out: `{parameter.default}`"
 
 
@@ -268,6 +299,19 @@ def _price(price: Price) -> str:
 def _usage_price(price: UsagePrice) -> str:
     rows = (f"{usd} USD for `{place}`" for place, usd in price.per_million.items())
     return f"price of a million tokens as of {price.as_of}: {'; '.join(rows)}"
+
+
+def _beside(price: UsagePrice) -> str:
+    counted = (f"`{place}` {_counted(one)}" for place, one in price.beside.items())
+    return f"reserved tokens beside each output: {'; '.join(counted)}"
+
+
+def _counted(beside: Beside) -> str:
+    every = (
+        (beside.each, ""), (beside.byte, " for each byte of the prompt"), (beside.input, " for each input"),
+        (beside.preview, " for each preview"),
+    )  # fmt: skip
+    return ", ".join(f"{count}{what}" for count, what in every if count)
 
 
 def _joined(when: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from PIL import Image
 from sqlalchemy import text
 
 import migrations
@@ -24,11 +25,17 @@ from tests.processes import Process, free_port, run
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+GALLERY = DOCS / "gallery.md"
 READ = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # What the environment of the examples holds, under the names that they use.
-CREDENTIALS = {"OPENAI_API_KEY": "sk-none", "LOCAL_API_KEY": "none", "TEAM_OPENAI_KEY": "sk-none"}
+CREDENTIALS = {
+    "OPENAI_API_KEY": "sk-none",
+    "LOCAL_API_KEY": "none",
+    "TEAM_OPENAI_KEY": "sk-none",
+    "OPENAI_KEY_EU": "sk-none",
+}
 # Variables that begin as settings do and are none.
 OTHERS = {"HELIOGRAPH_CONFIG", "HELIOGRAPH_PROVIDER_MODULES"}
 
@@ -138,10 +145,33 @@ async def test_the_statement_for_a_restored_database_runs(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path / 'restored.db'}"
     await migrations.upgrade(url)
     database = Database(url)
-    (statement,) = blocks(DOCS / "operate.md", "sql")
+    statements = blocks(DOCS / "operate.md", "sql")
+    assert len(statements) == 2
     async with database.write() as connection:
-        await connection.execute(text(statement))
+        for statement in statements:
+            await connection.execute(text(statement))
     await database.close()
+
+
+def test_the_gallery_shows_what_its_code_makes(tmp_path: Path) -> None:
+    """Run once more, the page makes the same files, of the same formats and sizes as those that it shows."""
+    run(["docs.gallery", "--to", str(tmp_path)], {}, tmp_path)
+    shown = {name.removeprefix("pictures/") for name in LINK.findall(prose(GALLERY)) if name.startswith("pictures/")}
+    kept, made = (sorted(folder.iterdir()) for folder in (GALLERY.parent / "pictures", tmp_path))
+    assert {path.name for path in kept} == {path.name for path in made} == shown
+    for one, other in zip(kept, made, strict=True):
+        if one.suffix != ".mp4":
+            with Image.open(one) as old, Image.open(other) as new:
+                assert (old.format, old.size, old.mode) == (new.format, new.size, new.mode), one.name
+
+
+def test_the_gallery_is_small_and_says_how_small() -> None:
+    """All its files together have less than 600 kB, and the formats that it compares have the sizes that it says."""
+    sizes = {path.name: path.stat().st_size for path in (DOCS / "pictures").iterdir()}
+    assert sum(sizes.values()) < 600_000
+    compared = ("hills.png", "hills.jpeg", "hills.webp", "hills-30.webp")
+    row = " | ".join(f"{sizes[name] / 1000:.1f} kB" for name in compared)
+    assert f"| {row} |" in GALLERY.read_text(encoding="utf-8")
 
 
 def test_every_setting_has_its_row() -> None:

@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,6 +19,7 @@ import migrations
 from gateway import app, server
 from gateway.core import keys
 from gateway.core.ports import Note
+from gateway.core.runtime import Runtime
 from gateway.core.settings import Settings, load
 from workers.embedded import EmbeddedQueue
 
@@ -74,6 +75,13 @@ class Heliograph:
         """Tells whoever follows tasks, as the process itself does."""
         assert self.loop is not None
         self.loop.call_soon_threadsafe(self.application.app.state.runtime.hub.tell, note)
+
+    def with_new_keys(self) -> Heliograph:
+        """The same gateway with two keys that nobody has used: nothing is told to them of others' tasks."""
+        assert self.loop is not None
+        creating = _two_keys(self.application.app.state.runtime)
+        first, second = asyncio.run_coroutine_threadsafe(creating, self.loop).result(SECONDS)
+        return replace(self, key=first, other_key=second)
 
     def client(self, key: str | None = None) -> httpx.Client:
         """A client with the first key, or another one."""
@@ -137,4 +145,8 @@ def _run(served: Any, loop: asyncio.AbstractEventLoop) -> None:
 async def _prepare(settings: Settings) -> tuple[str, str]:
     await migrations.upgrade(settings.database)
     async with app.running(settings, EmbeddedQueue, sweeps=False) as rt:
-        return (await keys.create(rt, "first")).text, (await keys.create(rt, "second")).text
+        return await _two_keys(rt)
+
+
+async def _two_keys(rt: Runtime) -> tuple[str, str]:
+    return (await keys.create(rt, "first")).text, (await keys.create(rt, "second")).text

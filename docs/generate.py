@@ -263,6 +263,8 @@ def _facts(model: ModelCard) -> Iterator[str]:
     yield f"sizes: {', '.join(f'`{size}`' for size in model.sizes) or 'none listed'}" + (
         f"; left out: `{model.default_size}`" if model.default_size else ""
     )
+    if model.shaped:
+        yield f"a size or an aspect ratio: for {' and '.join(model.shaped)}"
     if (rule := model.size_rule) is not None:
         yield (
             f"further sizes: edges multiples of {rule.multiple_of}, from {rule.min_edge} to {rule.max_edge}; "
@@ -272,7 +274,8 @@ def _facts(model: ModelCard) -> Iterator[str]:
         yield f"aspect ratios: {', '.join(f'`{ratio}`' for ratio in model.aspect_ratios)}"
     yield f"formats: {', '.join(model.formats)}"
     for name, parameter in model.parameters.items():
-        yield f"`{name}`: {_parameter(parameter)}"
+        meant = f", for {' and '.join(parameter.operations)}" if parameter.operations else ""
+        yield f"`{name}`{meant}: {_parameter(parameter)}"
     if model.extras:
         yield f"passed on as they are: {', '.join(f'`{name}`' for name in model.extras)}"
     if model.price is not None:

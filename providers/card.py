@@ -18,6 +18,8 @@ import msgspec
 from providers.contract import Kind, Operation, Role
 
 ErrorClass = Literal["refused", "blocked", "bad_credential", "rate_limited", "unavailable", "unsure", "broken"]
+# What these make has the shape of what they are given.
+SHAPELESS = (Operation.UPSCALE, Operation.REMOVE_BACKGROUND)
 Usd = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d{1,6})?$")]
 
 
@@ -29,7 +31,7 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One parameter of a model. `values` lists what is allowed, else `min` and `max` bound it (length for a string).
 
     `default` is what the vendor takes when it is left out, unless it is `required`. `sent_as` is the vendor's name for
-    it when that is not ours.
+    it when that is not ours. `operations` are those that it means something for, all when none are named.
     """
 
     type: Literal["string", "integer", "number", "boolean"]
@@ -39,6 +41,7 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: str | int | float | bool | None = None
     required: bool = False
     sent_as: str | None = None
+    operations: tuple[Operation, ...] = ()
 
 
 class SizeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +139,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `n_per_call` is how many outputs one call makes, where more of them take several calls (see `FanOut`).
     `partial_images` is how many previews of each output can be shown, and `partial_images_max_n` of how many outputs,
     where that is fewer than `max_n`. `options` is what only the adapter understands; it checks them when it is built,
-    and raises CardError.
+    and raises CardError. `shaped` are the operations with which a size or an aspect ratio can be chosen, where not all
+    of them can have one; no upscale and no background removal ever has.
     """
 
     name: str
@@ -152,6 +156,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_rule: SizeRule | None = None
     default_size: str | None = None
     aspect_ratios: tuple[str, ...] = ()
+    shaped: tuple[Operation, ...] = ()
     formats: tuple[str, ...] = ("png",)
     partial_images: int = 0
     partial_images_max_n: int | None = None
@@ -168,6 +173,14 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def public_name(self) -> str:
         """The name that callers ask for."""
         return self.public or self.name
+
+    def parameters_for(self, operation: Operation) -> dict[str, Parameter]:
+        """The parameters that mean something for an operation."""
+        return {name: one for name, one in self.parameters.items() if not one.operations or operation in one.operations}
+
+    def is_shaped(self, operation: Operation) -> bool:
+        """Whether a size or an aspect ratio can be chosen with an operation."""
+        return operation not in SHAPELESS and (not self.shaped or operation in self.shaped)
 
     def renamed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters under the vendor's own names."""

@@ -25,8 +25,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 LAX: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
-# What these make has the shape of what they are given.
-SHAPELESS = (Operation.UPSCALE, Operation.REMOVE_BACKGROUND)
+
+# Members of requests that say what is made. One that its route does not know is refused: it is no novelty to ignore.
+MEANT = frozenset({
+    "n", "size", "aspect_ratio", "resolution", "scale", "seconds", "duration", "fps", "framerate", "quality", "style",
+    "style_preset", "background", "moderation", "output_format", "output_compression", "input_fidelity", "strength",
+    "mode", "negative_prompt", "seed", "steps", "cfg_scale", "image", "images", "mask", "style_image", "control_image",
+    "input_reference", "first_frame", "last_frame", "reference_images", "video",
+})  # fmt: skip
 
 
 def open_catalog(settings: Settings) -> Catalog:
@@ -75,8 +81,8 @@ def admit(catalog: Catalog, generation: Generation, uploads: Sequence[Upload] = 
 def verify(catalog: Catalog) -> None:
     """Raises SettingsError when a model's defaults are none that each of its routes can honour."""
     for model in catalog.models.values():
-        for route in model.routes:
-            plain = Generation(kind=route.card.kind, operation=route.card.operations[0], model=model.name)
+        for route, operation in ((one, done) for one in model.routes for done in one.card.operations):
+            plain = Generation(kind=route.card.kind, operation=operation, model=model.name)
             try:
                 check(_with_defaults(plain, model), route.card)
             except GatewayError as error:
@@ -94,18 +100,21 @@ def with_extras(
 ) -> Generation:
     """The generation with those further members that a card of its model lists.
 
-    Of the rest, `strict` refuses what is unknown; without it, unknown members are ignored, as clients send novelties.
+    Of the rest, `strict` refuses what is unknown; without it, unknown members are ignored, as clients send novelties,
+    but for those that say elsewhere what is made.
     With `texts` they come from a form, where a number is a text.
     """
     cards = [route.card for route in catalog.model(generation.model).routes]
     listed = {name: card.parameters[name] for card in reversed(cards) for name in card.parameters}
+    unknown = {name: value for name, value in unknown.items() if value is not None}
     if texts:
         unknown = {name: _of_text(value, listed[name]) if name in listed else value for name, value in unknown.items()}
     extras = {name for card in cards for name in card.extras}
-    for name in (*generation.extras, *(unknown if strict else ())):
+    meant = (name for name, value in unknown.items() if name in MEANT and value != "")
+    for name in (*generation.extras, *(unknown if strict else meant)):
         if name not in extras and name not in listed:
             offered = ", ".join(sorted({*listed, *extras})) or "none"
-            message = f"{shown(name)} is not known here. Further members of this model: {offered}."
+            message = f"{shown(name)} is not taken here. Further members of this model: {offered}."
             raise invalid(name[:64], message, code="unsupported_parameter")
     given = {**hints, **unknown, **generation.extras}
     return msgspec.structs.replace(
@@ -142,15 +151,18 @@ def check(generation: Generation, card: ModelCard) -> None:
     if generation.partial_images and generation.n > (card.partial_images_max_n or card.max_n):
         message = f"n must be at most {card.partial_images_max_n} for {name} to show previews."
         raise invalid("n", message)
-    _check_size(generation.size, card)
+    _check_size(generation, card)
     _check_shape(generation, card)
     formats.check(generation, card)
-    for member, value in formats.ordered(generation, card).parameters.items():
-        _check_parameter(member, value, card, name)
+    parameters = formats.ordered(generation, card).parameters
+    for member, value in parameters.items():
+        _check_parameter(member, value, card, generation)
+    if generation.operation is Operation.UPSCALE and {"scale", "resolution"} <= {*parameters}:
+        raise invalid("scale", "scale and resolution both say how large it becomes. Give one of them.")
 
 
 def _check_required(generation: Generation, card: ModelCard) -> None:
-    for name, parameter in card.parameters.items():
+    for name, parameter in card.parameters_for(generation.operation).items():
         if parameter.required and name not in generation.parameters:
             raise GatewayError("missing_parameter", f"{shown(generation.model)} needs {name}.", param=name)
 
@@ -197,9 +209,8 @@ def _check_shape(generation: Generation, card: ModelCard) -> None:
     size, ratio, offered = generation.size, generation.aspect_ratio, card.aspect_ratios
     if ratio in (None, "auto"):
         return
-    if not offered or generation.operation in SHAPELESS:
-        name = shown(generation.model)
-        raise invalid("aspect_ratio", f"{name} takes no aspect_ratio.", code="unsupported_parameter")
+    if not offered or not card.is_shaped(generation.operation):
+        raise _not_taken("aspect_ratio", generation, card)
     if ratio not in offered:
         raise allowed("aspect_ratio", ratio, offered)
     if size not in (None, "auto"):
@@ -208,8 +219,13 @@ def _check_shape(generation: Generation, card: ModelCard) -> None:
         raise invalid("aspect_ratio", message)
 
 
-def _check_size(size: str | None, card: ModelCard) -> None:
-    if size is None or takes_size(size, card):
+def _check_size(generation: Generation, card: ModelCard) -> None:
+    size = generation.size
+    if size in (None, "auto"):
+        return
+    if not card.is_shaped(generation.operation):
+        raise _not_taken("size", generation, card)
+    if takes_size(size, card):
         return
     rule = f" Or WIDTHxHEIGHT: {_described(card.size_rule)}." if card.size_rule else ""
     offered = ", ".join(card.sizes) or "none"
@@ -237,18 +253,26 @@ def _described(rule: SizeRule) -> str:
     )
 
 
-def _check_parameter(name: str, value: Any, card: ModelCard, model: str) -> None:
+def _check_parameter(name: str, value: Any, card: ModelCard, generation: Generation) -> None:
     if value == "auto":
         return
-    parameter = card.parameters.get(name)
+    parameter = card.parameters_for(generation.operation).get(name)
     if parameter is None:
-        offered = ", ".join(card.parameters) or "none"
-        raise invalid(name, f"{model} takes no {name}. It takes: {offered}.", code="unsupported_parameter")
+        raise _not_taken(name, generation, card)
     if not _is_of(parameter.type, value):
         raise invalid(name, f"{name} must be of type {parameter.type}.")
     if parameter.values and value not in parameter.values:
         raise allowed(name, value, parameter.values)
     _check_bounds(name, value, parameter)
+
+
+def _not_taken(name: str, generation: Generation, card: ModelCard) -> GatewayError:
+    """The error of a member that means nothing to the model, or nothing for what it is to do."""
+    model, operation = shown(generation.model), generation.operation
+    offered = ", ".join(card.parameters_for(operation)) or "none"
+    meant = f" for {operation}" if len(card.operations) > 1 else ""
+    message = f"{model} takes no {name}{meant}. It takes: {offered}."
+    return invalid(name, message, code="unsupported_parameter")
 
 
 def _is_of(type: str, value: Any) -> bool:
@@ -269,14 +293,15 @@ def _check_bounds(name: str, value: Any, parameter: Parameter) -> None:
 
 
 def _with_defaults(generation: Generation, model: Model) -> Generation:
-    changes: dict[str, Any] = {}
-    parameters = dict(generation.parameters)
+    """The generation with the defaults of its model, but for those that mean nothing for what it is to do."""
+    card, changes, parameters = model.routes[0].card, {}, dict(generation.parameters)
+    elsewhere = {*card.parameters} - {*card.parameters_for(generation.operation)}
     for name, value in model.defaults.items():
         if name in ("size", "aspect_ratio"):
-            shapeless = generation.operation in SHAPELESS
-            if generation.size is None and generation.aspect_ratio is None and not shapeless:
+            plain = generation.size is None and generation.aspect_ratio is None
+            if plain and card.is_shaped(generation.operation):
                 changes[name] = value
-        else:
+        elif name not in elsewhere:
             parameters.setdefault(name, value)
     return msgspec.structs.replace(generation, parameters=parameters, **changes)
 

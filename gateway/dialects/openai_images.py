@@ -40,6 +40,8 @@ PICTURES = {
     "image": Role.IMAGE, "images": Role.IMAGE, "mask": Role.MASK, "style_image": Role.STYLE,
     "control_image": Role.CONTROL,
 }  # fmt: skip
+# What is worked on, where no other picture says what becomes of it.
+PLAIN = {"image": Role.IMAGE}
 # A generation works on no picture, but may be led by some: what it shows, its style, its lines.
 GUIDES = {
     "image": Role.REFERENCE, "images": Role.REFERENCE, "style_image": Role.STYLE, "control_image": Role.CONTROL,
@@ -149,19 +151,19 @@ async def edit(request: Request_, rt: NamedDependency[Runtime], caller: NamedDep
 @post("/v1/images/variations", operation_class=taking(ImageVariationRequest, form=True), status_code=200)
 async def vary(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
     """Makes pictures that are like a picture."""
-    return await _make(request, rt, caller, ImageVariationRequest, PICTURES, Operation.VARIATION)
+    return await _make(request, rt, caller, ImageVariationRequest, PLAIN, Operation.VARIATION)
 
 
 @post("/v1/images/upscales", operation_class=taking(ImageUpscaleRequest, form=True), status_code=200)
 async def upscale(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
     """Makes a picture larger."""
-    return await _make(request, rt, caller, ImageUpscaleRequest, PICTURES, Operation.UPSCALE)
+    return await _make(request, rt, caller, ImageUpscaleRequest, PLAIN, Operation.UPSCALE)
 
 
 @post("/v1/images/outpaints", operation_class=taking(ImageWorkRequest, form=True), status_code=200)
 async def outpaint(request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]) -> Response[Any]:
     """Goes on with a picture beyond its edges; by how much, the model's own parameters say."""
-    return await _make(request, rt, caller, ImageWorkRequest, PICTURES, Operation.OUTPAINT)
+    return await _make(request, rt, caller, ImageWorkRequest, PLAIN, Operation.OUTPAINT)
 
 
 @post("/v1/images/background-removals", operation_class=taking(ImageWorkRequest, form=True), status_code=200)
@@ -169,7 +171,7 @@ async def remove_background(
     request: Request_, rt: NamedDependency[Runtime], caller: NamedDependency[Caller]
 ) -> Response[Any]:
     """Cuts what a picture shows out of its background."""
-    return await _make(request, rt, caller, ImageWorkRequest, PICTURES, Operation.REMOVE_BACKGROUND)
+    return await _make(request, rt, caller, ImageWorkRequest, PLAIN, Operation.REMOVE_BACKGROUND)
 
 
 async def _make(
@@ -249,7 +251,7 @@ def _default_model(rt: Runtime, operation: Operation) -> str:
     }
     model = named.get(operation) or rt.catalog.first_for(Kind.IMAGE, operation)
     if model is None:
-        raise GatewayError("missing_parameter", f"model is required: none here does {operation}.", param="model")
+        raise GatewayError("unsupported_operation", f"No model here does {operation}.", param="model")
     return model
 
 

@@ -183,7 +183,7 @@ def to_enhancement(rt: Runtime, body: VideoEnhancementRequest) -> Generation:
         parameters["fps"] = fps
     model = body.model if body.model is not None else rt.catalog.first_for(Kind.VIDEO, Operation.UPSCALE)
     if model is None:
-        raise GatewayError("missing_parameter", "model is required: none here enhances films.", param="model")
+        raise GatewayError("unsupported_operation", "No model here enhances films.", param="model")
     return Generation(
         Kind.VIDEO, Operation.UPSCALE, model, body.prompt, parameters=parameters, extras=body.provider_options
     )

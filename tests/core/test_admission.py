@@ -50,11 +50,44 @@ def refusal(**members: Any) -> GatewayError:
 
 @pytest.mark.parametrize("operation", [Operation.UPSCALE, Operation.REMOVE_BACKGROUND])
 def test_what_keeps_its_shape_takes_none(operation: Operation) -> None:
-    """An upscale, or a picture without its background, has the ratio of the picture that was given."""
+    """An upscale, or a picture without its background, has the shape of the picture that was given."""
     able = catalog(card_of(model=FULL | {"operations": tuple(Operation)}))
-    with pytest.raises(GatewayError) as caught:
-        admit(able, generation(operation=operation, aspect_ratio="16:9"))
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "aspect_ratio")
+    for member, value in (("aspect_ratio", "16:9"), ("size", "64x64")):
+        with pytest.raises(GatewayError) as caught:
+            admit(able, generation(operation=operation, **{member: value}))
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", member)
+        admit(able, generation(operation=operation, **{member: "auto"}))
+
+
+def test_what_is_for_another_operation_is_refused() -> None:
+    """A parameter, or a shape, that a model has for some of its operations means nothing for the others."""
+    parameters = {"scale": Parameter("number", operations=(Operation.UPSCALE,)), **PARAMETERS}
+    doing = {"operations": tuple(Operation), "shaped": (Operation.GENERATION,), "parameters": parameters}
+    able = catalog(card_of(model=FULL | doing))
+    admit(able, generation(operation=Operation.UPSCALE, parameters={"scale": 2}))
+    admit(able, generation(size="64x64"))
+    for members in ({"parameters": {"scale": 2}}, {"operation": Operation.VARIATION, "size": "64x64"}):
+        with pytest.raises(GatewayError, match=r"takes no (scale|size) for (generation|variation)") as caught:
+            admit(able, generation(**members))
+        assert caught.value.code == "unsupported_parameter"
+        assert "scale," not in caught.value.message
+
+
+def test_what_must_be_given_must_be_given_for_its_operation_alone() -> None:
+    """A parameter that is required for one operation is not asked for with another."""
+    sides = {"left": Parameter("integer", required=True, operations=(Operation.OUTPAINT,))}
+    able = catalog(card_of(model=FULL | {"operations": tuple(Operation), "parameters": sides}))
+    admit(able, generation())
+    with pytest.raises(GatewayError, match="needs left"):
+        admit(able, generation(operation=Operation.OUTPAINT))
+
+
+def test_a_film_grows_by_one_measure() -> None:
+    """How much larger, or how large: both at once would leave one of them out."""
+    parameters = {"scale": Parameter("number"), "resolution": Parameter("string")}
+    able = catalog(card_of(model=FULL | {"operations": tuple(Operation), "parameters": parameters}))
+    with pytest.raises(GatewayError, match="Give one of them"):
+        admit(able, generation(operation=Operation.UPSCALE, parameters={"scale": 2, "resolution": "720p"}))
 
 
 def test_what_the_model_can_is_admitted_as_it_is() -> None:
@@ -195,6 +228,19 @@ def test_defaults_fill_in_what_a_request_lacks() -> None:
     assert admit(made, asked).generation.size == "64x64"
     assert admit(made, generation(aspect_ratio="1:1")).generation.size is None
     assert admit(made, generation(size="auto", parameters={"quality": "auto"})).generation.parameters == {"seed": 7}
+
+
+def test_defaults_mean_nothing_for_another_operation() -> None:
+    """A default for one operation is left out of the others, and the start takes it for what it is."""
+    parameters = {"scale": Parameter("number", max=4, operations=(Operation.UPSCALE,))}
+    card = card_of(model=FULL | {"operations": tuple(Operation), "parameters": parameters})
+    made = catalog(card, defaults={"scale": 3, "size": "64x64"})
+    verify(made)
+    assert admit(made, generation()).generation.parameters == {}
+    enlarged = admit(made, generation(operation=Operation.UPSCALE)).generation
+    assert (enlarged.parameters, enlarged.size) == ({"scale": 3}, None)
+    with pytest.raises(SettingsError, match="scale must be at most 4"):
+        verify(catalog(card, defaults={"scale": 5}))
 
 
 @pytest.mark.parametrize("defaults", [{"quality": "best"}, {"size": "1x1"}, {"colour": "red"}, {"n": 2}], ids=str)

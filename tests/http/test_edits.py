@@ -121,18 +121,43 @@ def test_a_background_is_removed(client: httpx.Client) -> None:
 
 def test_what_nobody_does_is_said(client: httpx.Client) -> None:
     """An operation that no model here has, without a model that could be blamed."""
-    message = refused(client.post("/v1/images/outpaints", files=[file("image")]), 400, "missing_parameter", "model")
-    assert message == "model is required: none here does outpaint."
+    reply = client.post("/v1/images/outpaints", files=[file("image")])
+    assert refused(reply, 400, "unsupported_operation", "model") == "No model here does outpaint."
 
 
 def test_numbers_of_a_form_reach_the_model(client: httpx.Client) -> None:
     """A member that only the card knows is read as what the card says that it is."""
     reply = client.post(EDITS, files=[file("image")], data={"seed": "7", "output_compression": "x"})
     refused(reply, 400, "invalid_parameter", "output_compression")
-    reply = client.post("/v1/images/background-removals", files=[file("image")], data={"scale": "2", "strict": "true"})
+    reply = client.post(EDITS, files=[file("image")], data={"prompt": "x", "seed": "7", "strict": "true"})
     assert reply.status_code == 200
-    reply = client.post("/v1/images/background-removals", files=[file("image")], data={"scale": "two"})
-    refused(reply, 400, "invalid_parameter", "scale")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("edits", "scale", "2"), ("edits", "seconds", "4"), ("generations", "strength", 0.4),
+        ("generations", "scale", 2), ("generations", "video", "task_1"), ("variations", "strength", "0.4"),
+        ("variations", "scale", "2"),
+        ("variations", "mask", None), ("upscales", "size", "128x96"), ("upscales", "aspect_ratio", "4:3"),
+        ("upscales", "strength", "0.4"), ("upscales", "seed", "1"), ("upscales", "style_image", None),
+        ("background-removals", "size", "256x256"), ("background-removals", "scale", "2"),
+    ],
+)  # fmt: skip
+def test_what_another_operation_takes_is_refused(client: httpx.Client, path: str, name: str, value: Any) -> None:
+    """A member that says what is made means something here, or is refused by its name: none is dropped in silence."""
+    if path == "generations":
+        reply = client.post("/v1/images/generations", json={"model": "demo-image", "prompt": "x", name: value})
+    else:
+        files = [file("image")] if value else [file("image"), file(name)]
+        reply = client.post(f"/v1/images/{path}", files=files, data={"prompt": "x"} | ({name: value} if value else {}))
+    refused(reply, 400, "unsupported_parameter" if value else "invalid_parameter", name)
+
+
+def test_a_member_that_says_nothing_is_no_member(client: httpx.Client) -> None:
+    """What is left empty or null is left out, also where it would mean nothing."""
+    reply = client.post("/v1/images/upscales", json={"image": DATA, "strength": None, "size": "", "seconds": ""})
+    assert reply.status_code == 200
 
 
 DATA = "data:image/png;base64," + base64.b64encode(picture()).decode()

@@ -22,6 +22,12 @@ END = "\x1e"
 HANDSHAKE: dict[str, Any] = {"protocol": "json", "version": 1}
 
 
+@pytest.fixture
+def heliograph(heliograph: Heliograph) -> Heliograph:
+    """With keys of the test's own: nobody tells it of what an earlier test has begun."""
+    return heliograph.with_new_keys()
+
+
 class Line:
     """A connection, record by record."""
 

@@ -23,6 +23,12 @@ PAGE = Path(__file__).parents[2] / "docs/realtime.md"
 ENDS = ("Started", "Completed", "Failed", "Cancelled")
 
 
+@pytest.fixture
+def heliograph(heliograph: Heliograph) -> Heliograph:
+    """With keys of the test's own: nobody tells it of what an earlier test has begun."""
+    return heliograph.with_new_keys()
+
+
 async def run(heliograph: Heliograph, **members: Any) -> str:
     """The id of a task that was made."""
     with heliograph.client() as client:

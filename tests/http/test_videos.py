@@ -340,8 +340,11 @@ def test_a_film_may_be_sent(client: httpx.Client) -> None:
         ({"resolution": "8k"}, "invalid_parameter", "resolution"), ({"fps": 25}, "invalid_parameter", "fps"),
         ({"fps": 24, "framerate": 12}, "invalid_parameter", "framerate"),
         ({"model": "demo-video"}, "invalid_parameter", "model"), ({"prompt": "x"}, "invalid_parameter", "prompt"),
+        ({"scale": 2, "resolution": "720p"}, "invalid_parameter", "scale"),
+        ({"size": "1280x720"}, "unsupported_parameter", "size"), ({"seconds": 2}, "unsupported_parameter", "seconds"),
+        ({"aspect_ratio": "16:9"}, "unsupported_parameter", "aspect_ratio"),
     ],
-    ids=range(12),
+    ids=range(16),
 )  # fmt: skip
 def test_what_cannot_be_enhanced_is_refused(
     client: httpx.Client, video: dict[str, Any], members: dict[str, Any], code: str, param: str | None

@@ -744,10 +744,11 @@ async def test_the_probe_asks_for_the_account(code: int, wanted: type[ProviderEr
 async def test_nothing_that_a_card_offers_gets_lost(model: ModelCard) -> None:
     """An order with every parameter and every picture of a model has an input for each of them."""
     prompt = "" if model.options.get("prompt") == "" else "a sun"
-    parameters = {name: some(one) for name, one in model.parameters.items()}
+    operation = model.operations[-1]
+    parameters = {name: some(one) for name, one in model.parameters_for(operation).items()}
     if "output_compression" in parameters:
         parameters["output_format"] = "jpeg"
-    wanted = Generation(model.kind, model.operations[0], model.name, prompt, parameters=parameters)
+    wanted = Generation(model.kind, operation, model.name, prompt, parameters=parameters)
     check(wanted, model)
     inputs = tuple(picture(Given(role)) for role in model.inputs)
     asks = await asked(Order(wanted, model.name, "attempt-1", inputs=inputs))

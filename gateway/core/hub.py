@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
 
 from gateway.core.ports import Bus, Note
+from providers.contract import Preview
 
 log = logging.getLogger(__name__)
 MOST = 64
 """How much waits for a listener that is slow; what is older is dropped."""
 LARGEST_PREVIEW = 1_048_576
-"""Bytes of a preview that still goes to other processes."""
+"""Bytes of a preview that goes to other processes as it is; a larger one is made smaller for them."""
+MOST_SHRINKING = 8
+"""How many previews may be made smaller at a time; others stay in this process."""
+Shrink = Callable[[Preview], Awaitable[Preview]]
 
 
 class Hub:
     """Notes of tasks, brought to whoever listens in this process, and by the bus to those in others."""
 
-    def __init__(self, bus: Bus | None = None) -> None:
+    def __init__(self, bus: Bus | None = None, shrink: Shrink | None = None) -> None:
         self._bus = bus
+        self._shrink = shrink
+        self.shrinking: set[asyncio.Task[None]] = set()
         self._listeners: dict[str, set[asyncio.Queue[Note]]] = {}
         self._everything: set[Callable[[Note], None]] = set()
 
@@ -40,6 +46,8 @@ class Hub:
 
     async def close(self) -> None:
         """Lets the bus go."""
+        for task in self.shrinking:
+            task.cancel()
         if self._bus is not None:
             await self._bus.close()
 
@@ -71,6 +79,21 @@ class Hub:
         if self._bus is not None:
             large = note.preview is not None and len(note.preview.data) > LARGEST_PREVIEW
             self._bus.send(msgspec.structs.replace(note, preview=None) if large else note)
+            if large:
+                self._begin_to_send_smaller(self._bus, note)
+
+    def _begin_to_send_smaller(self, bus: Bus, note: Note) -> None:
+        if self._shrink is not None and note.preview is not None and len(self.shrinking) < MOST_SHRINKING:
+            task = asyncio.create_task(self._send_smaller(bus, note, self._shrink(note.preview)))
+            self.shrinking.add(task)
+            task.add_done_callback(self.shrinking.discard)
+
+    async def _send_smaller(self, bus: Bus, note: Note, shrinking: Awaitable[Preview]) -> None:
+        """Sends the note again with its preview made small: nothing else in it is news by then."""
+        try:
+            bus.send(msgspec.structs.replace(note, preview=await shrinking))
+        except Exception as error:  # noqa: BLE001 - whatever a provider sent as a preview, nothing depends on it
+            log.info("%s: a preview was not made smaller: %s", note.task_id, type(error).__name__)
 
     def _bring(self, note: Note) -> None:
         for queue in self._listeners.get(note.task_id, ()):

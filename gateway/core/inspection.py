@@ -20,9 +20,10 @@ from typing import TypeVar, TypeVarTuple
 import msgspec
 from PIL import Image, UnidentifiedImageError
 
-from gateway.core import pictures
+from gateway.core import pictures, thumbnails
 from gateway.core.pictures import Cleaned
 from gateway.core.thumbnails import MEDIA_TYPES, THUMBNAIL, blur, thumbnail
+from providers.contract import Preview
 
 log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
@@ -115,6 +116,11 @@ class Inspector:
         """The image in another format, see `pictures.convert`; raises NotMedia when that does not work."""
         return await self._run(self._threads, _convert, source, media_type, quality, self.max_pixels)
 
+    async def smaller(self, preview: Preview) -> Preview:
+        """A preview as a small JPEG; raises NotMedia when it is none."""
+        data = await self._run(self._threads, _smaller, preview.data, self.max_pixels)
+        return Preview("image/jpeg", data, preview.index)
+
     def close(self) -> None:
         """Lets the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -145,6 +151,11 @@ def _clean(source: Path, target: Path, max_pixels: int) -> Cleaned:
 def _convert(source: bytes | Path, media_type: str, quality: int, max_pixels: int) -> pictures.Converted:
     with _opened(source, max_pixels) as image:
         return pictures.convert(image, media_type, quality)
+
+
+def _smaller(source: bytes, max_pixels: int) -> bytes:
+    with _opened(source, max_pixels) as image:
+        return thumbnails.preview(image)
 
 
 @contextmanager

@@ -100,6 +100,7 @@ def open_runtime(
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
+    inspector = Inspector(settings.max_pixels)
     db = open_database(settings)
     with _named("allow_hosts"):
         outbound = Outbound(Policy(allow=settings.allow_hosts))
@@ -112,9 +113,9 @@ def open_runtime(
         queue=make_queue(executor),
         executor=executor,
         waiter=Waiter(db),
-        hub=Hub(bus),
+        hub=Hub(bus, inspector.smaller),
         outbound=outbound,
-        inspector=Inspector(settings.max_pixels),
+        inspector=inspector,
         crash=CrashPoints(settings.crash_point),
         health=Health(db, settings, now),
         destinations=Destinations(settings.concurrency),

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 THUMBNAIL, SPRITESHEET = "thumbnail", "spritesheet"
 # What OpenAI serves of a film: its thumbnail as WebP, its sheet of frames as JPEG.
 MEDIA_TYPES = {THUMBNAIL: "image/webp", SPRITESHEET: "image/jpeg"}
-# Edges in pixels: the longer one of a thumbnail, of a frame on a sheet, and of what a blur is made from.
-THUMBNAIL_EDGE, TILE_EDGE, BLUR_EDGE = 512, 192, 32
+# Edges in pixels: the longer one of a thumbnail, of a preview, of a frame on a sheet, and of what a blur is made from.
+THUMBNAIL_EDGE, PREVIEW_EDGE, TILE_EDGE, BLUR_EDGE = 512, 1024, 192, 32
 TILES, COLUMNS = 25, 5
 QUALITY = 80
 
@@ -23,6 +23,11 @@ def thumbnail(picture: Image.Image) -> bytes:
     """The picture with its longer edge at most THUMBNAIL_EDGE, as WebP."""
     small = _small(picture, THUMBNAIL_EDGE, "RGBA" if picture.has_transparency_data else "RGB")
     return _encoded(small, "WEBP", method=2)
+
+
+def preview(picture: Image.Image) -> bytes:
+    """The picture with its longer edge at most PREVIEW_EDGE, as JPEG."""
+    return _encoded(_small(picture, PREVIEW_EDGE, "RGB"), "JPEG")
 
 
 def spritesheet(frames: Sequence[Image.Image]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from collections.abc import Callable
@@ -27,6 +28,8 @@ SUBSCRIBE, UNSUBSCRIBE = "SubscribeToTask", "UnsubscribeFromTask"
 METHODS = (SUBSCRIBE, UNSUBSCRIBE)
 # Calls of one connection: so many at once, then so many in a second.
 BURST, RATE = 100, 20.0
+# For so long after a client could make its first call, what comes waits: it may say where it left off.
+FIRST_SECONDS = 0.25
 
 
 class Calls:
@@ -43,6 +46,11 @@ class Calls:
         if self._left < 1:
             raise GatewayError("rate_limit_exceeded", "Too many calls over this connection. Retry after 1 second.")
         self._left -= 1
+
+
+def welcome(follower: Follower) -> None:
+    """Releases, a moment from now, a follower that was held from its beginning."""
+    asyncio.get_running_loop().call_later(FIRST_SECONDS, follower.release, ())
 
 
 async def call(
@@ -62,6 +70,8 @@ async def call(
 
 
 async def _called(rt: Runtime, follower: Follower, base: str, method: str, arguments: list[Any]) -> dict[str, Any]:
+    if method not in METHODS:
+        raise invalid("method", f"This hub has no such method. It has: {', '.join(METHODS)}.")
     task_id = arguments[0] if arguments else None
     if not isinstance(task_id, str):
         raise invalid("task_id", "task_id must be the id of a task.")

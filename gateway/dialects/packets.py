@@ -1,7 +1,8 @@
 """Packets: what a Socket.IO client may send, looked at before the library sees it.
 
 The library takes binary events whose attachments never come, dispatches `connect` and `disconnect` that a client made
-up, and is upset by what is no packet at all. Clients here call two methods, and that is all that gets through.
+up, and is upset by what is no packet at all. Clients here call two methods; of other calls those get through that wait
+for an answer, to be told that there is no such method.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SILENCE_SECONDS = 60.0
 """How long a client may say nothing that counts. Each has to answer a ping before that; one that never ends its upgrade
 is not asked to by the library."""
 SEPARATOR = "\x1e"
+# What the library itself calls so.
+RESERVED = frozenset({"connect", "disconnect", "connect_error", "__disconnect_final"})
 # Of Engine.IO: close, the probe of an upgrade, pong, upgrade, noop.
 PLAIN = re.compile(r"1|2probe|3|5|6")
 # Of Socket.IO: connect, disconnect, event, answer to one of ours; its namespace, its number, what it says.
@@ -109,6 +112,7 @@ def judge(packet: str | None, methods: Collection[str]) -> Verdict:
         return Verdict.PASS if isinstance(data, dict | None) else Verdict.END
     if found["type"] == "1":
         return Verdict.PASS if data is None else Verdict.END
-    if found["type"] == "2" and isinstance(data, list) and data and data[0] in methods:
-        return Verdict.PASS
+    if found["type"] == "2" and isinstance(data, list) and data and isinstance(data[0], str):
+        waits = bool(found["id"]) and data[0] not in RESERVED
+        return Verdict.PASS if data[0] in methods or waits else Verdict.IGNORE
     return Verdict.IGNORE

@@ -26,7 +26,7 @@ from gateway.core.following import End, Follower
 from gateway.core.grants import Grant
 from gateway.core.runtime import Runtime
 from gateway.dialects.errors import parts
-from gateway.dialects.hubs import IMAGES, METHODS, VIDEOS, Calls, call, named
+from gateway.dialects.hubs import IMAGES, VIDEOS, Calls, call, named, welcome
 from gateway.web.sockets import abort_of, answer, base_of, page_may
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class _Line:
 
     async def serve(self, feed: Feed) -> None:
         """Serves until one of both sides has had enough."""
+        self.follower.hold()
         try:
             async with feed.following(self.follower):
                 await self._shake_hands()
@@ -115,6 +116,7 @@ class _Line:
             await self._send({"error": "This hub speaks version 1 of the protocol json."})
             raise Gone
         await self._send({})
+        welcome(self.follower)
         for record in records:
             await self._hear(record)
 
@@ -141,14 +143,9 @@ class _Line:
         if record.type != INVOCATION:
             return
         answer: dict[str, Any] = {"type": COMPLETION, "invocationId": record.invocation_id}
-        if record.target not in METHODS:
-            answer["error"] = "This hub has no such method."
-        else:
-            found = await call(self.rt, self.follower, self.calls, self.base, record.target, record.arguments)
-            error = found.get("error")
-            answer |= (
-                {"error": f"{error['code']}: {error['message']}"} if isinstance(error, dict) else {"result": found}
-            )
+        found = await call(self.rt, self.follower, self.calls, self.base, record.target or "", record.arguments)
+        error = found.get("error")
+        answer |= {"error": f"{error['code']}: {error['message']}"} if isinstance(error, dict) else {"result": found}
         if record.invocation_id is not None:
             await self._send(answer)
 

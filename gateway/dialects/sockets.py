@@ -23,7 +23,7 @@ from gateway.core.feed import Feed
 from gateway.core.following import End, Follower
 from gateway.core.runtime import Runtime
 from gateway.dialects.errors import parts
-from gateway.dialects.hubs import IMAGES, METHODS, VIDEOS, Calls, call, named
+from gateway.dialects.hubs import IMAGES, METHODS, VIDEOS, Calls, call, named, welcome
 from gateway.dialects.packets import LARGEST, MOST, Packets, whole_body
 from gateway.web.sockets import abort_of, answer, base_of, page_may
 from storage.database import DatabaseUnavailable
@@ -174,6 +174,7 @@ class Hub(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no 
                     "invalid_api_key", "The key or token is missing or not valid. Send it as auth.token."
                 )
             follower = Follower(grant, self.kinds)
+            follower.hold()
             await self.sockets.feed.add(follower)
         except GatewayError as error:
             raise Refused(error.code, {"code": error.code, "message": error.message}) from error
@@ -185,6 +186,7 @@ class Hub(socketio.AsyncNamespace):  # type: ignore[misc]  # the library has no 
         if abort is not None:
             self.sockets.aborts[eio_sid] = abort
         one.pump = asyncio.create_task(self._bring(sid, one))
+        welcome(follower)
 
     async def forget_gone(self) -> None:
         """Forgets who went while he was let in: the library does not tell of him."""

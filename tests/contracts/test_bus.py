@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 
 import pytest
+from PIL import Image
 
 from gateway.core.hub import LARGEST_PREVIEW, Hub
+from gateway.core.inspection import Inspector
 from gateway.core.ports import Note
 from providers.contract import Preview
 from workers.rabbit_bus import RabbitBus
@@ -19,13 +22,15 @@ SECONDS = 20
 @pytest.fixture
 async def hubs(broker: str) -> AsyncIterator[list[Hub]]:
     """The hubs of three processes, all of which hear."""
-    hubs = [Hub(RabbitBus(broker)) for _ in range(3)]
+    inspector = Inspector(max_pixels=4_000_000)
+    hubs = [Hub(RabbitBus(broker), inspector.smaller) for _ in range(3)]
     async with asyncio.timeout(SECONDS):
         for hub in hubs:
             await hub.open()
     yield hubs
     for hub in hubs:
         await hub.close()
+    inspector.close()
 
 
 async def test_a_note_reaches_every_process_once(hubs: list[Hub]) -> None:
@@ -42,14 +47,37 @@ async def test_a_note_reaches_every_process_once(hubs: list[Hub]) -> None:
         assert no.empty()
 
 
-async def test_a_large_preview_stays_at_home(hubs: list[Hub]) -> None:
-    """The broker is no place for large pictures; how far the task is goes out all the same."""
-    large = Note("task_1", "key_1", 40, None, Preview("image/png", bytes(LARGEST_PREVIEW + 1)))
+async def test_a_large_preview_leaves_home_as_a_small_one(hubs: list[Hub]) -> None:
+    """The broker is no place for large pictures: how far the task is goes out at once, then the preview as a JPEG."""
+    file = io.BytesIO()
+    Image.effect_noise((1500, 1200), 99).save(file, "PNG")
+    assert len(file.getvalue()) > LARGEST_PREVIEW
+    large = Note("task_1", "key_1", 40, None, Preview("image/png", file.getvalue(), 1))
     with hubs[0].listening("task_1") as here, hubs[1].listening("task_1") as there:
         hubs[0].tell(large)
         async with asyncio.timeout(SECONDS):
             assert await here.get() == large
             assert await there.get() == Note("task_1", "key_1", 40)
+            small = await there.get()
+    assert small.preview is not None
+    assert (small.progress, small.preview.media_type, small.preview.index) == (40, "image/jpeg", 1)
+    assert len(small.preview.data) < LARGEST_PREVIEW
+    assert Image.open(io.BytesIO(small.preview.data)).size == (1024, 819)
+
+
+async def test_a_large_preview_that_is_none_stays_at_home(hubs: list[Hub]) -> None:
+    """What a vendor calls a preview may be anything: what cannot be made smaller is not sent, and harms nothing."""
+    junk = Note("task_1", "key_1", 40, None, Preview("image/png", bytes(LARGEST_PREVIEW + 1)))
+    with hubs[0].listening("task_1") as here, hubs[1].listening("task_1") as there:
+        hubs[0].tell(junk)
+        async with asyncio.timeout(SECONDS):
+            assert await here.get() == junk
+            assert await there.get() == Note("task_1", "key_1", 40)
+            while hubs[0].shrinking:
+                await asyncio.wait(hubs[0].shrinking)
+        hubs[0].tell(NOTE)
+        async with asyncio.timeout(SECONDS):
+            assert await there.get() == NOTE
 
 
 async def test_without_a_broker_notes_stay_here() -> None:

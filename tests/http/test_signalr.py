@@ -116,7 +116,8 @@ async def test_methods_answer(heliograph: Heliograph) -> None:
     assert [answer["type"] for answer in answers] == [3] * 4
     assert [answer["invocationId"] for answer in answers] == ["1", "2", "3", "4"]
     assert [answers[0]["result"]["id"], answers[3]["result"]["id"]] == [task_id, task_id]
-    assert answers[1]["error"] == answers[2]["error"] == "This hub has no such method."
+    assert answers[1]["error"] == answers[2]["error"]
+    assert "This hub has no such method" in answers[1]["error"]
 
 
 async def test_a_token_may_stand_in_the_address(heliograph: Heliograph) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from socketio.exceptions import ConnectionError as NotConnected
 
-from gateway.dialects import packets, sockets
+from gateway.dialects import hubs, packets, sockets
 from tests.http.ear import ALL, IMAGES, SECONDS, VIDEOS, listening
 from tests.http.server import NOBODYS, Heliograph
 from tests.http.test_events import ended, made
@@ -135,6 +135,34 @@ async def test_who_comes_back_asks_for_what_was_missed(heliograph: Heliograph) -
             "ImageGenerationStarted",
             "ImageGenerationCompleted",
         ]
+
+
+async def test_what_comes_first_overtakes_nothing_that_was_missed(
+    heliograph: Heliograph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens between coming back and saying where one left off is told after what was missed."""
+    monkeypatch.setattr(hubs, "FIRST_SECONDS", 2.0)
+    async with listening(heliograph.url, {"token": heliograph.key}) as first:
+        task_id = await run(heliograph, model="patient-image", size="64x64")
+        await first.until("Started")
+    async with listening(heliograph.url, {"token": heliograph.key}) as ear:
+        with heliograph.client() as client:
+            await asyncio.to_thread(client.post, f"/v1/tasks/{task_id}/cancel")
+        task = await ear.call("SubscribeToTask", task_id, {"after": 1})
+        assert task["status"] == "cancelled"
+        heard = await ear.until("Cancelled")
+    assert [name.removeprefix("ImageGeneration") for name, _ in heard] == ["Started", "Cancelled"]
+
+
+@pytest.mark.parametrize("method", ["subscribeToTask", "ImageGenerationCompleted", "*", "__proto__"])
+async def test_a_call_of_what_is_no_method_is_answered(heliograph: Heliograph, method: str) -> None:
+    """With what there is; and it is told to nobody, nor takes the connection away."""
+    async with listening(heliograph.url, {"token": heliograph.key}) as ear:
+        error = (await ear.call(method, {"taskId": NOBODYS}))["error"]
+        assert (error["code"], error["param"]) == ("invalid_parameter", "method")
+        assert "SubscribeToTask, UnsubscribeFromTask" in error["message"]
+        assert (await ear.call("SubscribeToTask", NOBODYS))["error"]["code"] == "task_not_found"
+    assert ear.heard[IMAGES] == []
 
 
 async def test_one_may_stop_hearing_of_a_task(heliograph: Heliograph) -> None:

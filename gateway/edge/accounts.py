@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.core import accounts, ledger
 from gateway.core.accounts import AccountRecord, Budget, Limits, Period
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, invalid
 from gateway.core.ids import is_id
 from gateway.core.pricing import dollars, micro
 from gateway.core.runtime import Runtime
@@ -20,7 +21,8 @@ from gateway.web.body import read_all, taking
 from gateway.web.query import page_size, plain_text, whole_number
 
 MOST_ENTRIES = 2**31 - 1
-Usd = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?\Z", description="Decimal USD, such as 10.00.")]
+USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+Usd = Annotated[str, Meta(description="Decimal USD, such as 10.00.")]
 Rate = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Percent = Annotated[int, Meta(ge=1, le=100)]
 
@@ -190,13 +192,24 @@ async def settle_task(
     body = await read_all(request, SettleRequest)
     if not is_id(task_id, "task"):
         raise GatewayError("task_not_found", "There is no such task.")
-    await ledger.conclude(rt, task_id, micro(body.charged))
-    return SettledBody(task_id, dollars(micro(body.charged)))
+    charged = _micro("charged", body.charged)
+    await ledger.conclude(rt, task_id, charged)
+    return SettledBody(task_id, dollars(charged))
+
+
+def _micro(name: str, usd: str) -> int:
+    """The amount in micro-USD."""
+    if not USD.fullmatch(usd):
+        message = f"{name} must be decimal USD such as 10.00: at most 9 digits, and 6 after the point."
+        raise invalid(name.partition(".")[0], message)
+    return micro(usd)
 
 
 def budget_of(body: BudgetBody | UnsetType | None) -> Budget | UnsetType | None:
     """The budget in micro-USD."""
-    return Budget(micro(body.limit), body.period, body.thresholds) if isinstance(body, BudgetBody) else body
+    if not isinstance(body, BudgetBody):
+        return body
+    return Budget(_micro("budget.limit", body.limit), body.period, body.thresholds)
 
 
 def changed_budget(change: BudgetChange | UnsetType | None, account: AccountRecord | None) -> Budget | UnsetType | None:
@@ -208,7 +221,7 @@ def changed_budget(change: BudgetChange | UnsetType | None, account: AccountReco
         raise GatewayError("missing_parameter", "budget.limit is required.", param="budget")
     known = before or Budget(0)
     return Budget(
-        known.limit if isinstance(change.limit, UnsetType) else micro(change.limit),
+        known.limit if isinstance(change.limit, UnsetType) else _micro("budget.limit", change.limit),
         known.period if isinstance(change.period, UnsetType) else change.period,
         known.thresholds if isinstance(change.thresholds, UnsetType) else change.thresholds,
     )

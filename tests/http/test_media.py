@@ -44,10 +44,11 @@ def anybody(heliograph: Heliograph) -> Iterator[httpx.Client]:
 PARTS = [
     ("bytes=0-9", 0, 10), ("bytes=5-", 5, None), ("bytes=-5", -5, None), ("bytes=0-99999999", 0, None),
     ("bytes=-99999999", 0, None), ("bytes=0-0", 0, 1), ("bytes=000-0001", 0, 2),
+    ("bytes=3-" + "9" * 30, 3, None), ("bytes=-" + "9" * 3999, 0, None),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("asked", "start", "end"), PARTS)
+@pytest.mark.parametrize(("asked", "start", "end"), PARTS, ids=range(len(PARTS)))
 def test_a_part_is_served(client: httpx.Client, picture: Picture, asked: str, start: int, end: int | None) -> None:
     """206 with exactly those bytes, and where they are in the whole."""
     for path in (picture.link, picture.path):
@@ -61,7 +62,7 @@ def test_a_part_is_served(client: httpx.Client, picture: Picture, asked: str, st
 
 MEANINGLESS = [
     "lines=1", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=9-1", "bytes=1-2-3", "bytes=0-0,0-0", "bytes=0-,0-",
-    "bytes=" + ",".join(["0-0"] * 5000), "bytes=0-" + "9" * 30, "bytes=" + "9" * 30 + "-", "bytes=\u00b2-\u00b3",
+    "bytes=" + ",".join(["0-0"] * 5000), "bytes=0-" + "9" * 5000, "bytes=\u00b2-\u00b3",
     "bytes=0x0-0x9",
     "bytes= 0-1", "bytes=+0-1", "",
 ]  # fmt: skip
@@ -76,7 +77,7 @@ def test_a_range_that_makes_no_sense_is_ignored(client: httpx.Client, picture: P
     assert time.process_time() - started < 1
 
 
-@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0", "bytes=99999998-99999999"])
+@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0", "bytes=99999998-99999999", f"bytes={'9' * 30}-"])
 def test_a_range_behind_the_end_is_refused(client: httpx.Client, picture: Picture, asked: str) -> None:
     """416 tells how long the picture is."""
     reply = client.get(picture.link, headers={"Range": asked})

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import cache
-from random import Random
+from random import Random, SystemRandom
+from threading import get_ident
 from typing import Any
 from unittest.mock import patch
 
@@ -260,8 +261,11 @@ class _Notes(logging.Handler):
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
         self.world = world
+        self._thread = get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self._thread:
+            return
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
         self.world.note("log", f"{text} {error!r}" if error else text)
@@ -271,11 +275,23 @@ class _Notes(logging.Handler):
 
 
 class _Seeded:
-    """Stands in for the modules `secrets` and `random` where the core uses them."""
+    """Stands in for the modules `secrets` and `random` where the core uses them.
+
+    A gateway that another test has left in another thread uses them too: it must not take a world's chances.
+    """
 
     def __init__(self, random: Random) -> None:
-        self.randbits = random.getrandbits
-        self.uniform = random.uniform
+        self._random = random
+        self._thread = get_ident()
+
+    def randbits(self, count: int) -> int:
+        return self._here().getrandbits(count)
+
+    def uniform(self, least: float, most: float) -> float:
+        return self._here().uniform(least, most)
+
+    def _here(self) -> Random:
+        return self._random if get_ident() == self._thread else SystemRandom()
 
 
 @contextmanager

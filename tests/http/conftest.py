@@ -10,9 +10,9 @@ import pytest
 from tests.http.server import ADMIN_KEY, CONFIG, ENVIRON, Heliograph, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heliograph]:
-    """The gateway: bodies and heads have one second."""
+    """The gateway, gone before the tests of other packages: bodies and heads have one second."""
     with serving(tmp_path_factory.mktemp("heliograph"), CONFIG, ENVIRON) as heliograph:
         yield heliograph
 

@@ -625,9 +625,9 @@ async def test_the_timeout_is_for_the_whole_fetch(answer: Answer, make: Make) ->
     async with serving(answer) as server:
         with pytest.raises(OutboundError, match="too long"):
             await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/", limit=1 << 40, timeout=0.2)
-        assert asyncio.get_running_loop().time() - start < 2
+        assert asyncio.get_running_loop().time() - start < 10
         if answer not in (silent, stalling):
-            await asyncio.wait_for(server.done.wait(), 2)
+            await asyncio.wait_for(server.done.wait(), 10)
 
 
 async def test_connecting_has_a_timeout_of_its_own(make: Make) -> None:
@@ -636,16 +636,16 @@ async def test_connecting_has_a_timeout_of_its_own(make: Make) -> None:
     async with serving(silent) as server:
         with pytest.raises(OutboundError, match="too long"):
             await read(make("127.0.0.1", connect_timeout=0.1), f"https://127.0.0.1:{server.port}/", timeout=30)
-    assert asyncio.get_running_loop().time() - start < 2
+    assert asyncio.get_running_loop().time() - start < 10
 
 
 async def test_waiting_bytes_do_not_outrun_the_timeout(make: Make) -> None:
     """A caller that spends the time elsewhere is told at its next read, even when bytes lie ready."""
     async with (
         serving(ok(bytes(1000))) as server,
-        make("127.0.0.1").fetch(f"http://127.0.0.1:{server.port}/", limit=1000, timeout=0.3) as body,
+        make("127.0.0.1").fetch(f"http://127.0.0.1:{server.port}/", limit=1000, timeout=1.0) as body,
     ):
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.05)
         with pytest.raises(OutboundError, match="too long"):
             [chunk async for chunk in body]
 
@@ -779,7 +779,7 @@ async def test_leaving_early_hangs_up(make: Make, authority: trustme.CA, trust: 
         async with outbound.fetch(url, limit=1 << 40, timeout=20) as body:
             async for _ in body:
                 break
-        await asyncio.wait_for(flooding, 2)
+        await asyncio.wait_for(flooding, 15)
 
 
 def test_the_default_trust_verifies() -> None:

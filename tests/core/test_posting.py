@@ -75,7 +75,7 @@ async def dripping(writer: asyncio.StreamWriter) -> None:
 async def test_a_status_counts_although_the_rest_never_comes(outbound: Outbound) -> None:
     """A receiver that says 200 and then nothing has taken it."""
     async with Receiver(dripping).listening() as receiver:
-        assert await send(outbound, receiver, timeout=0.5) == Reply(200, "ab", None)
+        assert await send(outbound, receiver, timeout=1.5) == Reply(200, "ab", None)
 
 
 async def informing(writer: asyncio.StreamWriter) -> None:

@@ -19,8 +19,9 @@ from gateway.core.executor import Executor
 from gateway.core.feed import Feed
 from gateway.core.handlers import handlers
 from gateway.core.listing import keep_models
+from gateway.core.outbound import Outbound
 from gateway.core.ports import Bus, Queue
-from gateway.core.runtime import Runtime, open_runtime
+from gateway.core.runtime import Runtime, open_outbound, open_runtime
 from gateway.core.settings import Settings
 from gateway.core.sweep import sweep_for_ever
 from gateway.dialects import (
@@ -48,9 +49,9 @@ from storage.database import DatabaseUnavailable
 from workers.embedded import EmbeddedQueue
 
 
-def embedded_app(settings: Settings) -> ASGIApp:
+def embedded_app(settings: Settings, make_outbound: Callable[[Settings], Outbound] = open_outbound) -> ASGIApp:
     """One process that does everything: serves, works and sweeps."""
-    return create_app(settings, EmbeddedQueue, alone=True)
+    return create_app(settings, EmbeddedQueue, make_outbound, alone=True)
 
 
 def web_app(settings: Settings) -> ASGIApp:
@@ -60,7 +61,13 @@ def web_app(settings: Settings) -> ASGIApp:
     return create_app(settings, lambda _: CeleryQueue(settings.broker_url or ""), alone=False)
 
 
-def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, alone: bool) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    make_queue: Callable[[Executor], Queue],
+    make_outbound: Callable[[Settings], Outbound] = open_outbound,
+    *,
+    alone: bool,
+) -> ASGIApp:
     """The ASGI application. Opens its runtime when the server starts it, and closes it when the server stops.
 
     `alone`: there is no other process, so that it sweeps, and a client need not find the same one again.
@@ -69,7 +76,8 @@ def create_app(settings: Settings, make_queue: Callable[[Executor], Queue], *, a
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with running(settings, make_queue, sweeps=alone) as rt, feeding(rt) as feed, hubs.open(rt, feed):
+        runtime = running(settings, make_queue, make_outbound, sweeps=alone)
+        async with runtime as rt, feeding(rt) as feed, hubs.open(rt, feed):
             app.state.runtime, app.state.feed = rt, feed
             yield
 
@@ -118,11 +126,15 @@ def _bus(settings: Settings) -> Bus | None:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, make_queue: Callable[[Executor], Queue], *, sweeps: bool
+    settings: Settings,
+    make_queue: Callable[[Executor], Queue],
+    make_outbound: Callable[[Settings], Outbound] = open_outbound,
+    *,
+    sweeps: bool,
 ) -> AsyncIterator[Runtime]:
     """An open runtime that handles messages, and with `sweeps` looks for due rows; closed at the end of the block."""
     clock = Clock()
-    rt = open_runtime(settings, make_queue, clock.now, _bus(settings))
+    rt = open_runtime(settings, make_queue, clock.now, _bus(settings), make_outbound)
     rt.executor.handlers = handlers(rt)
     with suppress(DatabaseUnavailable):
         await clock.set(rt.db)

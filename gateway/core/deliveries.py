@@ -39,8 +39,8 @@ D, E = DELIVERIES.c, ENDPOINTS.c
 # Seconds before each further attempt, give or take a part of them; after the last one it is given up.
 SCHEDULE = (5, 30, 120, 600, 3_600, 21_600, 86_400)
 JITTER = 0.1
-# How long an attempt may take, and how much of what the receiver says beside his status is kept.
-SECONDS, EXCERPT = 15.0, 8_192
+# How much of what the receiver says beside his status is kept.
+EXCERPT = 8_192
 # An endpoint to which nothing was delivered for so long, although it was tried, is disabled.
 PATIENCE = dt.timedelta(days=5)
 RETENTION = dt.timedelta(days=30)
@@ -126,7 +126,7 @@ async def try_out(rt: Runtime, key_id: str, endpoint_id: str, type: str) -> int:
     body = payloads.body(news, {"test": True, "sequence": 0}).encode()
     try:
         headers = headers_of(rt, news.id, body, secrets)
-        reply = await rt.outbound.post(endpoint.url, body, headers, limit=EXCERPT, timeout=SECONDS)
+        reply = await _post(rt, endpoint.url, body, headers)
     except OutboundError as error:
         message = f"The webhook endpoint could not be reached: {error.message}."
         raise GatewayError("endpoint_unreachable", message) from error
@@ -205,7 +205,7 @@ async def _send(rt: Runtime, turn: Turn, endpoint: Mapping[str, Any], secrets: l
     try:
         headers = _headers(rt, turn.row["event_id"], body, secrets, endpoint["headers"])
         async with turn.renewing():
-            reply = await rt.outbound.post(endpoint["url"], body, headers, limit=EXCERPT, timeout=SECONDS)
+            reply = await _post(rt, endpoint["url"], body, headers)
         found = verdict(reply.status)
     except sealing.Unreadable as refusal:
         error, found = str(refusal), Verdict.STOP
@@ -215,6 +215,10 @@ async def _send(rt: Runtime, turn: Turn, endpoint: Mapping[str, Any], secrets: l
         error = trouble.message
     rt.crash.pass_by("delivery.after_send")
     return Outcome(found, at, int((time.monotonic() - begun) * 1000), reply, error)
+
+
+async def _post(rt: Runtime, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    return await rt.outbound.post(url, body, headers, limit=EXCERPT, timeout=rt.settings.webhook_seconds)
 
 
 def headers_of(rt: Runtime, event_id: str, body: bytes, secrets: list[str]) -> dict[str, str]:

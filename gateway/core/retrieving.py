@@ -19,7 +19,6 @@ from storage.objects import NoSuchObject
 
 DATA_URL = re.compile(r"data:[\w/+.-]*(?:;[\w=.+-]+)*;base64,", re.ASCII)
 LINK = re.compile(r"/media/(?P<name>[\w.]+)\?exp=(?P<expires>\d+)&sig=(?P<signature>[\w-]+)\Z", re.ASCII)
-SECONDS = 30.0
 REDIRECTS = 3
 
 
@@ -65,7 +64,8 @@ def _decoded(text: str, limit: int) -> bytes:
 
 async def _download(rt: Runtime, url: str, target: Path, limit: int) -> None:
     try:
-        async with rt.outbound.fetch(url, limit=limit, timeout=SECONDS, redirects=REDIRECTS) as body:
+        seconds = rt.settings.fetch_seconds
+        async with rt.outbound.fetch(url, limit=limit, timeout=seconds, redirects=REDIRECTS) as body:
             await _write(body, target)
     except OutboundError as error:
         raise NotMedia(f"its URL could not be fetched: {error.message}") from error

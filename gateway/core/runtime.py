@@ -92,18 +92,28 @@ class Runtime:
         await self.db.close()
 
 
+def policy(settings: Settings) -> Policy:
+    """What these settings let strangers make us dial."""
+    return Policy(allow=settings.allow_hosts, https_only=settings.https_only)
+
+
+def open_outbound(settings: Settings) -> Outbound:
+    """The door to strangers' URLs, under that policy; raises SettingsError."""
+    with _named("allow_hosts"):
+        return Outbound(policy(settings))
+
+
 def open_runtime(
     settings: Settings,
     make_queue: Callable[[Executor], Queue],
     now: Callable[[], dt.datetime] = utc_now,
     bus: Bus | None = None,
+    make_outbound: Callable[[Settings], Outbound] = open_outbound,
 ) -> Runtime:
     """Builds the runtime. `settings.secret` must be there. Connects to nothing yet; raises SettingsError."""
     executor = Executor(settings.concurrency)
     inspector = Inspector(settings.max_pixels)
     db = open_database(settings)
-    with _named("allow_hosts"):
-        outbound = Outbound(Policy(allow=settings.allow_hosts))
     return Runtime(
         settings=settings,
         secrets=derive_secrets(settings),
@@ -114,7 +124,7 @@ def open_runtime(
         executor=executor,
         waiter=Waiter(db),
         hub=Hub(bus, inspector.smaller),
-        outbound=outbound,
+        outbound=make_outbound(settings),
         inspector=inspector,
         crash=CrashPoints(settings.crash_point),
         health=Health(db, settings, now),

@@ -227,6 +227,14 @@ class Settings(PromptSettings, msgspec.Struct, frozen=True, forbid_unknown_field
             "all the same, such as `10.1.0.0/16` or, with one port, `10.1.2.3:8080`."
         ),
     ] = ()
+    https_only: Annotated[
+        bool,
+        Meta(description="Refuse plain `http://` for webhooks, inputs and outputs, but to hosts in `allow_hosts`."),
+    ] = False
+    fetch_seconds: Annotated[
+        float, Meta(gt=0, le=600, description="How long a file that a caller names by a URL may take to be fetched.")
+    ] = 30.0
+    webhook_seconds: Annotated[float, Meta(gt=0, le=60, description="How long a webhook's receiver may take.")] = 15.0
     provenance_certificate_file: Annotated[
         str | None,
         Meta(

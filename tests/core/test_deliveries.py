@@ -20,6 +20,7 @@ from gateway.core.destinations import EACH, FAILURES, REST
 from gateway.core.endpoints import DEFAULT, Webhook, WithSecret
 from gateway.core.errors import GatewayError
 from gateway.core.keys import Caller
+from gateway.core.outbound import Outbound, Policy
 from gateway.core.outbox import ENDINGS, WORDS
 from gateway.core.ports import DELIVERY, Message
 from gateway.core.preparing import Wanted
@@ -353,7 +354,7 @@ async def test_a_name_that_leads_inside_is_not_dialled(make_world: MakeWorld) ->
     async def inside(_: str) -> list[str]:
         return ["127.0.0.1"]
 
-    world.rt.outbound._resolver = inside
+    world.rt = replace(world.rt, outbound=Outbound(Policy(), resolver=inside))
     await world.finish((await ordered(world, "http://receiver.example/hook")).id)
     await go(world)
     (noted,) = await rows(world, select(DELIVERY_ATTEMPTS))

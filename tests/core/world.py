@@ -32,11 +32,11 @@ from gateway.core.hub import Hub
 from gateway.core.inspection import Inspector
 from gateway.core.keys import Caller
 from gateway.core.lifecycle import FINAL
-from gateway.core.outbound import Outbound, Policy, default_tls
+from gateway.core.outbound import Outbound, default_tls
 from gateway.core.ports import TASK, Message, QueueError
 from gateway.core.preparing import Wanted
 from gateway.core.provenance import open_notary
-from gateway.core.runtime import Runtime, derive_secrets
+from gateway.core.runtime import Runtime, derive_secrets, policy
 from gateway.core.safety import open_safety
 from gateway.core.settings import Settings
 from gateway.core.tables import ASSETS, ATTEMPTS, EVENTS, TASKS
@@ -120,7 +120,7 @@ class World:
             executor=executor,
             waiter=Waiter(self.db, interval=0.005),
             hub=Hub(),
-            outbound=Outbound(Policy(allow=made.allow_hosts), tls=_tls()),
+            outbound=Outbound(policy(made), tls=_tls()),
             inspector=Inspector(made.max_pixels),
             crash=CrashPoints(),
             health=Health(self.db, made, self.clock.now),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +18,9 @@ import httpx
 import migrations
 from gateway import app, server
 from gateway.core import keys
+from gateway.core.outbound import Outbound
 from gateway.core.ports import Note
-from gateway.core.runtime import Runtime
+from gateway.core.runtime import Runtime, open_outbound
 from gateway.core.settings import Settings, load
 from workers.embedded import EmbeddedQueue
 
@@ -90,7 +91,12 @@ class Heliograph:
 
 
 @contextmanager
-def serving(folder: Path, config: str = "", environ: Mapping[str, str] | None = None) -> Iterator[Heliograph]:
+def serving(
+    folder: Path,
+    config: str = "",
+    environ: Mapping[str, str] | None = None,
+    make_outbound: Callable[[Settings], Outbound] = open_outbound,
+) -> Iterator[Heliograph]:
     """A gateway that keeps everything in `folder`, with `config` as its heliograph.toml; stopped at the end."""
     file = folder / "heliograph.toml"
     file.write_text(config, encoding="utf-8")
@@ -105,10 +111,10 @@ def serving(folder: Path, config: str = "", environ: Mapping[str, str] | None = 
         },
         file,
     )
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(exist_ok=True)
     first, second = asyncio.run(_prepare(settings))
     addresses: SimpleQueue[str] = SimpleQueue()
-    application: Any = app.embedded_app(settings)
+    application: Any = app.embedded_app(settings, make_outbound)
     served: Any = server.make(settings, application, addresses.put)
     loop = served.config.get_loop_factory()()
     thread = threading.Thread(target=_run, args=(served, loop), name="heliograph")

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
-import http.server
 import json
 import socket
 import ssl
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import httpx
 import pytest
-import trustme
+from anyio.from_thread import start_blocking_portal
 
-from gateway.core.outbound import Policy
+from tests.http.grounds import HERE, Grounds, open_grounds
 from tests.http.replies import refusal
-from tests.http.server import ADMIN_KEY, CONFIG, ENVIRON, Heliograph, serving
+from tests.http.server import ADMIN_KEY, Heliograph
 from tests.http.test_edits import picture
+from tests.providers.sockets import Upstream, upstream
+from tests.vendors.misbehaving import IMMENSE, SLOW, Misbehaviour
 
-PUBLIC, PROVIDERS, SECONDS = "93.184.216.34", "tests.http.patient,tests.http.pointing", 20
+PUBLIC, SECONDS = "93.184.216.34", 20
 TYPE = "image.generation.completed"
 DENIED = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
@@ -104,6 +103,10 @@ NAMES = {
     "mapped.example": ["::ffff:127.0.0.1"], "nat64.example": ["64:ff9b::7f00:1"], "cloud.example": ["169.254.169.254"],
     "many.example": [PUBLIC] * 99 + ["10.0.0.1"], "zero.example": ["0.0.0.0"],  # noqa: S104 - never bound
 }  # fmt: skip
+# Names that lead to a public server when they are looked up first, and inside from then on.
+FLIPS = {f"flip-{way}.example": [[HERE], ["127.0.0.1"]] for way in ("picture", "hop", "output", "webhook")}
+# Names that an operator allows although they lead inside.
+INSIDE = {name: [["127.0.0.1"]] for name in ("never.test", "own.test")}
 # Where a public server sends whoever asks; `{site}` is that server.
 HOPS = [
     (301, "http://127.0.0.1:{port}/"), (302, "http://169.254.169.254/latest/meta-data"), (303, "http://[::1]:{port}/"),
@@ -112,7 +115,7 @@ HOPS = [
     (302, "{site}/hop/302/" + quote("{site}/hop/302/" + quote("http://127.0.0.1:{port}/", safe=""), safe="")),
     (302, "{site}/loop"), (301, "http://127.0.0.1:{port}/\tx"), (302, ""),
 ]  # fmt: skip
-PNG = picture()
+PNG, PICTURE = picture(), "a picture that says it is a page"
 
 
 def answer(body: bytes = PNG, *headers: str, length: int | None = None) -> bytes:
@@ -131,136 +134,27 @@ ANSWERS = {
     "less than it says": (answer(PNG, length=len(PNG) + 9), False, True),
     "ten thousand headers": (answer(PNG, *(f"X-{number}: x" for number in range(10_000))), False, False),
     "a page that says it is a picture": (answer(b"<html>"), False, True),
-    "a picture that says it is a page": (answer(PNG, "Content-Type: text/html"), True, True),
+    PICTURE: (answer(PNG, "Content-Type: text/html"), True, True),
 }  # fmt: skip
-
-
-class Site(http.server.BaseHTTPRequestHandler):
-    """A public server: `/hop/STATUS/URL` leads on, `/loop` to itself, `/answer/NAME` answers with that."""
-
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Public)
-        self.server.requests[self.path] += 1
-        _, verb, *rest = self.path.split("/", 3)
-        if verb == "answer":
-            said = ANSWERS[unquote(rest[0])][0]
-        else:
-            status, location = (302, "/loop") if verb == "loop" else (int(rest[0]), unquote(rest[1]))
-            said = f"HTTP/1.1 {status} Go\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
-        self.close_connection = True
-        self.wfile.write(said)
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-
-class Public(http.server.ThreadingHTTPServer):
-    """A server that counts as public, and how often each of its paths was asked for."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), Site)
-        self.requests: Counter[str] = Counter()
-        if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_side=True)
-
-    def handle_error(self, *_: Any) -> None:
-        """Clients hang up as they like."""
-
-
-def site(stack: ExitStack, tls: ssl.SSLContext | None = None) -> Public:
-    """A public server, until the stack closes."""
-    made = Public(tls)
-    thread = threading.Thread(target=made.serve_forever, name="site")
-    thread.start()
-    stack.callback(thread.join, SECONDS)
-    stack.callback(made.server_close)
-    stack.callback(made.shutdown)
-    return made
-
-
-def certified(authority: trustme.CA, *names: str, **more: Any) -> ssl.SSLContext:
-    """A server context with a certificate for these names."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names, **more).configure_cert(context)
-    return context
-
-
-class Grounds(NamedTuple):
-    """A gateway, the decoys that nobody may connect to, and servers that count as public."""
-
-    heliograph: Heliograph
-    http: httpx.Client
-    decoys: Sequence[socket.socket]
-    site: Public
-    secure: dict[str, Public]
-
-    def url(self, form: str) -> str:
-        """The form with the places of these grounds."""
-        port, machine = str(self.decoys[0].getsockname()[1]), socket.gethostname()
-        places = {"{h}": f"127.0.0.1:{port}", "{port}": port, "{own}": self.heliograph.url, "{machine}": machine}
-        for name, place in {**places, "{site}": self.public}.items():
-            # As it is, in a URL that another one carries, and in one that this one carries.
-            for _ in range(3):
-                form, name, place = form.replace(name, place), quote(name, safe=""), quote(place, safe="")
-        return form
-
-    @property
-    def public(self) -> str:
-        """The address of the public server."""
-        return f"http://public.test:{self.site.server_port}"
-
-    def untouched(self) -> bool:
-        """Whether nobody has connected to a decoy."""
-        return not any(_connected(one) for one in self.decoys)
+# What never comes to its end, and how it is told that this was not waited for.
+NAMED = "endless chunks", "endless headers"
+NEVER = [*SLOW, *(one for one in IMMENSE if one.name in NAMED)]
+ENDS = "took too long", "is larger than", "not valid HTTP", "broke", "status 400"
 
 
 @pytest.fixture(scope="module")
-def grounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grounds]:
-    """All of them: the gateway dials the decoys' port like port 80, and looks names up in a table of ours."""
-    ours, strange = trustme.CA(), trustme.CA()
-    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    contexts = {
-        "good": certified(ours, "good.test"), "strange": certified(strange, "strange.test"),
-        "expired": certified(ours, "expired.test", not_after=past, not_before=past - dt.timedelta(days=1)),
-        "other": certified(ours, "someone.test"),
-    }  # fmt: skip
-    with ExitStack() as stack:
-        decoys = list(_decoys(stack))
-        public, secure = site(stack), {name: site(stack, context) for name, context in contexts.items()}
-        allow = [f"public.test:{public.server_port}"]
-        allow += [f"{name}.test:{one.server_port}" for name, one in secure.items()]
-        environ = ENVIRON | {"HELIOGRAPH_PROVIDER_MODULES": PROVIDERS, "HELIOGRAPH_ALLOW_HOSTS": ",".join(allow)}
-        running = stack.enter_context(serving(tmp_path_factory.mktemp("hostile"), CONFIG, environ))
-        outbound = running.application.app.state.runtime.outbound
-        outbound._policy = Policy(allow=tuple(allow), ports=(80, 443, decoys[0].getsockname()[1]))
-        outbound._resolver, outbound._tls = _look_up, ssl.create_default_context()
-        ours.configure_trust(outbound._tls)
-        yield Grounds(running, stack.enter_context(running.client()), decoys, public, secure)
-        assert [record.getMessage() for record in running.faults] == []
+def grounds() -> Iterator[Grounds]:
+    """Decoys, servers and names."""
+    names = {name: [addresses] for name, addresses in NAMES.items()}
+    with open_grounds({**names, **FLIPS, **INSIDE}, {name: one[0] for name, one in ANSWERS.items()}) as made:
+        yield made
 
 
-def _decoys(stack: ExitStack) -> Iterator[socket.socket]:
-    first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    yield first
-    if socket.has_ipv6:
-        yield stack.enter_context(socket.create_server(("::1", first.getsockname()[1]), family=socket.AF_INET6))
-
-
-def _connected(decoy: socket.socket) -> bool:
-    decoy.setblocking(False)
-    try:
-        decoy.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
-
-
-async def _look_up(host: str) -> list[str]:
-    return NAMES.get(host) or ["127.0.0.1"]
+@pytest.fixture(scope="module")
+def running(grounds: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heliograph]:
+    """A gateway on these grounds."""
+    with grounds.gateway(tmp_path_factory.mktemp("hostile")) as heliograph:
+        yield heliograph
 
 
 # The ways in.
@@ -286,16 +180,17 @@ def change(http: httpx.Client, url: str) -> httpx.Response:
     return posting(f"/v1/webhook_endpoints/{found[-1]['id']}", "url")(http, url)
 
 
-def output(http: httpx.Client, url: str) -> httpx.Response:
+def output(http: httpx.Client, url: str, **more: Any) -> httpx.Response:
     """Has a vendor say that its picture lies there."""
-    return http.post("/v1/images/generations", json={"model": "pointing-image", "prompt": json.dumps(url)})
+    return http.post("/v1/images/generations", json={"model": "pointing-image", "prompt": json.dumps(url), **more})
 
 
 GENERATIONS, EDIT = "/v1/images/generations", {"model": "demo-image", "prompt": "x"}
 PICTURES = {
     "edit": Door(posting("/v1/images/edits", "image", **EDIT), (400, "invalid_image", "image")),
     "generation": Door(
-        posting(GENERATIONS, "style_image", model="patient-image", prompt="x"), (400, "invalid_image", "style_image")
+        posting(f"{GENERATIONS}/async", "style_image", model="patient-image", prompt="x"),
+        (400, "invalid_image", "style_image"),
     ),
     "film": Door(
         posting("/v1/video/generations", "image", model="demo-video", prompt="x"), (400, "invalid_image", "image")
@@ -304,10 +199,14 @@ PICTURES = {
     "output": Door(output, (502, "provider_error", None)),
 }
 HOOKS = {
-    "task": Door(posting(GENERATIONS, "webhook_url", **EDIT), (400, "invalid_parameter", "webhook_url")),
+    "task": Door(posting(f"{GENERATIONS}/async", "webhook_url", **EDIT), (400, "invalid_parameter", "webhook_url")),
     "endpoint": Door(posting("/v1/webhook_endpoints", "url", event_types=[TYPE]), (400, "invalid_parameter", "url")),
     "change": Door(change, (400, "invalid_parameter", "url")),
 }
+
+
+# When an output did not come in the time that its request had.
+LATE = (504, "timeout", None)
 
 
 def said(reply: httpx.Response) -> tuple[int, str, str | None]:
@@ -317,78 +216,277 @@ def said(reply: httpx.Response) -> tuple[int, str, str | None]:
 
 
 @pytest.fixture
-def endpoint(grounds: Grounds) -> Iterator[str]:
+def endpoint(grounds: Grounds, client: httpx.Client) -> Iterator[str]:
     """An endpoint at the public server, gone afterwards: its id."""
-    body = {"url": f"{grounds.public}/answer/nothing", "event_types": [TYPE]}
-    made = grounds.http.post("/v1/webhook_endpoints", json=body).json()["id"]
+    made = endpoint_at(client, f"{grounds.public}/answer/nothing")
     yield made
-    grounds.http.delete(f"/v1/webhook_endpoints/{made}")
+    client.delete(f"/v1/webhook_endpoints/{made}")
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_hostile_url_is_refused_wherever_it_is_given(grounds: Grounds, endpoint: str, line: str) -> None:
+def test_a_hostile_url_is_refused_wherever_it_is_given(
+    grounds: Grounds, heliograph: Heliograph, client: httpx.Client, endpoint: str, line: str
+) -> None:
     """Each form of the line gets the refusal of its door, nothing is made of it, and nobody connects to a decoy."""
     for form in LINES[line]:
+        url = grounds.url(form).replace("{own}", heliograph.url)
         for name, door in (HOOKS | PICTURES).items():
             status, code, param = door.refusal
             # A NUL is refused wherever it stands.
             code = "invalid_parameter" if "\0" in form and status == 400 else code
-            assert said(door.send(grounds.http, grounds.url(form))) == (status, code, param), (name, form)
-    assert [one["id"] for one in grounds.http.get("/v1/webhook_endpoints").json()["data"]] == [endpoint]
+            assert said(door.send(client, url)) == (status, code, param), (name, form)
+    assert [one["id"] for one in client.get("/v1/webhook_endpoints").json()["data"]] == [endpoint]
     assert grounds.untouched()
 
 
 @pytest.mark.parametrize("host", NAMES)
-def test_a_name_that_leads_inside_is_refused_when_it_is_used(grounds: Grounds, endpoint: str, host: str) -> None:
-    """It passes where a webhook's URL is given, for nothing is looked up then; no attempt, and no fetch, dials it."""
+def test_a_name_that_leads_inside_is_refused_when_it_is_used(
+    grounds: Grounds, heliograph: Heliograph, client: httpx.Client, endpoint: str, host: str
+) -> None:
+    """It passes where a webhook's URL is given, for nothing is looked up then; no attempt, and no fetch, dials it.
+
+    A chain of CNAMEs is followed by the resolver, which answers with the addresses at its end, like these.
+    """
     url = grounds.url(f"http://{host}:{{port}}/")
     for name, door in PICTURES.items():
-        assert said(door.send(grounds.http, url)) == door.refusal, name
-    assert change(grounds.http, url).status_code == 200
-    assert "not have a public address" in str(sample(grounds, endpoint))
-    assert "not have a public address" in delivered(grounds, url)["error"]
+        assert said(door.send(client, url)) == door.refusal, name
+    assert change(client, url).status_code == 200
+    assert "not have a public address" in str(sample(client, endpoint))
+    assert "not have a public address" in delivered(heliograph, url)["error"]
+    assert grounds.untouched()
+
+
+def test_a_name_that_turns_inside_gains_nothing(grounds: Grounds, client: httpx.Client, endpoint: str) -> None:
+    """What is dialled is what was looked up, once for each use, and checked; the next use checks what it finds then."""
+    door, asked = PICTURES["edit"], grounds.names.asked
+    url = f"http://flip-picture.example:{grounds.port}/answer/{quote(PICTURE)}"
+    assert door.send(client, url).status_code == 200
+    assert asked["flip-picture.example"] == 1
+    assert said(door.send(client, url)) == door.refusal
+    assert asked["flip-picture.example"] == 2
+
+    back = quote(f"http://flip-hop.example:{grounds.port}/answer/{quote(PICTURE)}", safe="")
+    assert said(door.send(client, f"http://flip-hop.example:{grounds.port}/hop/302/{back}")) == door.refusal
+    assert asked["flip-hop.example"] == 2
+
+    url = f"http://flip-output.example:{grounds.port}/answer/{quote(PICTURE)}"
+    assert output(client, url).status_code == 200
+    assert said(output(client, url)) == PICTURES["output"].refusal
+
+    assert change(client, f"http://flip-webhook.example:{grounds.port}/answer/nothing").status_code == 200
+    assert sample(client, endpoint) == 200
+    assert asked["flip-webhook.example"] == 1
+    assert "not have a public address" in str(sample(client, endpoint))
     assert grounds.untouched()
 
 
 @pytest.mark.parametrize(("status", "location"), HOPS)
-def test_a_hop_to_a_hostile_url_is_not_taken(grounds: Grounds, endpoint: str, status: int, location: str) -> None:
+def test_a_hop_to_a_hostile_url_is_not_taken(
+    grounds: Grounds, heliograph: Heliograph, client: httpx.Client, endpoint: str, status: int, location: str
+) -> None:
     """A public server that leads inside ends a fetch, however far it leads first; of a webhook it is the answer."""
     url = f"{grounds.public}/hop/{status}/{quote(grounds.url(location), safe='')}"
     for name, door in PICTURES.items():
         if name != "output" or "loop" not in location:
-            assert said(door.send(grounds.http, url)) == door.refusal, name
-    assert change(grounds.http, url).status_code == 200
-    assert sample(grounds, endpoint) == status
-    assert delivered(grounds, url)["status_code"] == status
+            assert said(door.send(client, url)) == door.refusal, name
+    assert change(client, url).status_code == 200
+    assert sample(client, endpoint) == status
+    assert delivered(heliograph, url)["status_code"] == status
     assert grounds.untouched()
 
 
-@pytest.mark.parametrize("name", ["strange", "expired", "other", "good"])
-def test_who_cannot_prove_his_name_is_told_nothing(grounds: Grounds, endpoint: str, name: str) -> None:
-    """Unknown authority, old certificate, another's name: no request is sent. Nor does a hop leave TLS."""
+@pytest.mark.parametrize("name", ["strange", "expired", "other", "old", "good"])
+def test_who_cannot_prove_his_name_is_told_nothing(
+    grounds: Grounds, client: httpx.Client, endpoint: str, name: str
+) -> None:
+    """Unknown authority, old certificate, another's name, TLS before 1.2: no request is sent. Nor does a hop leave TLS.
+
+    The server that can prove it is asked, and what it answers is heard.
+    """
     server = grounds.secure[name]
     hop = quote(f"{grounds.public}/answer/{name}", safe="")
     url = f"https://{name}.test:{server.server_port}/hop/302/{hop}"
-    assert said(PICTURES["edit"].send(grounds.http, url)) == PICTURES["edit"].refusal
-    assert change(grounds.http, url).status_code == 200
+    assert said(PICTURES["edit"].send(client, url)) == PICTURES["edit"].refusal
+    assert said(output(client, url, timeout=1)) == (PICTURES["output"].refusal if name == "good" else LATE)
+    assert change(client, url).status_code == 200
     if name == "good":
-        assert sample(grounds, endpoint) == 302
-        assert server.requests.total() == 2
+        assert sample(client, endpoint) == 302
+        assert server.requests.total() == 3
     else:
-        assert "TLS" in str(sample(grounds, endpoint))
+        assert "TLS" in str(sample(client, endpoint))
         assert server.requests.total() == 0
     assert grounds.site.requests[f"/answer/{name}"] == 0
 
 
+def test_the_old_server_serves_who_takes_its_tls(grounds: Grounds) -> None:
+    """It is the version that keeps the gateway away: who offers TLS 1.1 is answered."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with (
+        socket.create_connection((HERE, grounds.secure["old"].server_port), SECONDS) as plain,
+        context.wrap_socket(plain) as wrapped,
+    ):
+        assert wrapped.version() == "TLSv1.1"
+
+
+# What travels.
+
+
+def test_a_secret_stays_with_the_host_that_it_is_for(
+    grounds: Grounds, heliograph: Heliograph, client: httpx.Client, endpoint: str
+) -> None:
+    """What a caller wants sent with a webhook, and our signature, reach its receiver, and nobody he points to."""
+    there = f"http://elsewhere.test:{grounds.port}/answer/secret"
+    path = f"/hop/307/{quote(there, safe='')}"
+    sent = {"Authorization": "Bearer of-the-receiver", "X-Token": "of-the-receiver"}
+    assert delivered(heliograph, grounds.public + path, webhook_headers=sent)["status_code"] == 307
+    heard = grounds.site.headers.pop(path)
+    assert {name: heard[name] for name in sent} == sent
+    assert heard["webhook-signature"]
+    assert change(client, grounds.public + path).status_code == 200
+    assert sample(client, endpoint) == 307
+    assert grounds.site.headers[path]["webhook-signature"]
+    assert grounds.site.requests["/answer/secret"] == 0
+
+
+@pytest.mark.parametrize("door", ["edit", "output"])
+def test_who_is_fetched_from_learns_no_secret(grounds: Grounds, client: httpx.Client, door: str) -> None:
+    """Neither the caller's key nor the vendor's is in what a host is told that they name, nor in what follows a hop."""
+    second = f"/answer/{quote(PICTURE)}?to-{door}"
+    first = f"/hop/302/{quote(f'http://elsewhere.test:{grounds.port}{second}', safe='')}"
+    assert PICTURES[door].send(client, grounds.public + first).status_code == 200
+    for path in (first, second):
+        assert set(grounds.site.headers[path]) == {"Host", "User-Agent", "Accept", "Accept-Encoding", "Connection"}
+
+
+# What is answered.
+
+
 @pytest.mark.parametrize("name", ANSWERS)
-def test_no_answer_does_harm(grounds: Grounds, endpoint: str, name: str) -> None:
+def test_no_answer_does_harm(grounds: Grounds, client: httpx.Client, endpoint: str, name: str) -> None:
     """Whatever a server says, a picture is what decodes as one, and a webhook is taken where the status says so."""
     _, is_picture, is_taken = ANSWERS[name]
     url = f"{grounds.public}/answer/{quote(name)}"
-    reply = PICTURES["edit"].send(grounds.http, url)
+    reply = PICTURES["edit"].send(client, url)
     assert (200 if is_picture else PICTURES["edit"].refusal) == (reply.status_code if is_picture else said(reply))
-    assert change(grounds.http, url).status_code == 200
-    assert (sample(grounds, endpoint) == 200) == is_taken
+    assert change(client, url).status_code == 200
+    assert (sample(client, endpoint) == 200) == is_taken
+
+
+@pytest.fixture(scope="module")
+def hurried(grounds: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a gateway that waits for nobody, and takes little."""
+    environ = {
+        "HELIOGRAPH_FETCH_SECONDS": "0.3", "HELIOGRAPH_WEBHOOK_SECONDS": "0.3", "HELIOGRAPH_ALLOW_HOSTS": "never.test",
+        "HELIOGRAPH_MAX_PICTURE_BYTES": str(2**20), "HELIOGRAPH_MAX_OUTPUT_BYTES": str(2**20),
+    }  # fmt: skip
+    with grounds.gateway(tmp_path_factory.mktemp("hurried"), **environ) as heliograph, heliograph.client() as client:
+        yield client
+        assert [record.getMessage() for record in heliograph.faults] == []
+
+
+@contextmanager
+def misbehaving(*found: Misbehaviour) -> Iterator[list[str]]:
+    """The URLs of servers that behave like this."""
+    with start_blocking_portal() as portal, ExitStack() as stack:
+        opened: list[Upstream] = [
+            stack.enter_context(portal.wrap_async_context_manager(upstream(one.behave))) for one in found
+        ]
+        yield [f"{one.base_url.replace('127.0.0.1', 'never.test')}/" for one in opened]
+
+
+@pytest.mark.parametrize("misbehaviour", NEVER, ids=lambda one: one.name)
+def test_what_never_ends_is_given_up(hurried: httpx.Client, misbehaviour: Misbehaviour) -> None:
+    """Slow and endless answers end in time, and what is told is why; a webhook was taken when its status has come."""
+    with misbehaving(misbehaviour) as (url,):
+        begun = time.monotonic()
+        reply = PICTURES["edit"].send(hurried, url)
+        assert said(reply) == PICTURES["edit"].refusal
+        assert any(word in refusal(reply)["message"] for word in ENDS)
+        found = sample(hurried, endpoint_at(hurried, url))
+        assert found in (200, 400) or any(word in str(found) for word in ENDS)
+        assert time.monotonic() - begun < SECONDS / 4
+
+
+def test_no_output_is_waited_for_without_end(hurried: httpx.Client) -> None:
+    """Nor does a vendor hold up by them whoever waits: an output is refused, or it is tried until it is too late."""
+    with misbehaving(*NEVER) as urls, ThreadPoolExecutor(len(urls)) as pool:
+        begun = time.monotonic()
+        replies = list(pool.map(lambda url: output(hurried, url, timeout=1), urls))
+        assert time.monotonic() - begun < SECONDS / 2
+    assert {said(reply) for reply in replies} <= {PICTURES["output"].refusal, LATE}
+
+
+# Where TLS is demanded, and the gateway itself is allowed.
+
+
+@pytest.fixture(scope="module")
+def moved(grounds: Grounds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Heliograph, str]]:
+    """A gateway that demands TLS, and a key with an endpoint from a time when it did not."""
+    folder, allowed = tmp_path_factory.mktemp("moved"), f"allowed.test:{grounds.port},own.test"
+    with grounds.gateway(folder) as before, before.client() as client:
+        endpoint_at(client, f"{grounds.public}/answer/before")
+        key = before.key
+    with grounds.gateway(folder, HELIOGRAPH_HTTPS_ONLY="true", HELIOGRAPH_ALLOW_HOSTS=allowed) as after:
+        yield after, key
+        assert [record.getMessage() for record in after.faults] == []
+
+
+@pytest.mark.parametrize("name", HOOKS | PICTURES)
+def test_where_tls_is_demanded_nothing_goes_without(
+    grounds: Grounds, moved: tuple[Heliograph, str], client: httpx.Client, name: str
+) -> None:
+    """At every door http:// is refused; https:// passes, and so do a host that is allowed by name, and other gateways.
+
+    What lies there is fetched at once where it is a picture, and of no webhook before there is something to tell.
+    """
+    door, site, good = (HOOKS | PICTURES)[name], grounds.site, grounds.secure["good"]
+    # It takes a process to find that a picture is no film.
+    path = f"/answer/{'nothing' if name == 'enhancement' else quote(PICTURE)}?{name}"
+    with moved[0].client() as strict:
+        plain = door.send(strict, grounds.public + path)
+        assert said(plain) == door.refusal
+        assert name == "output" or "must begin with https://" in plain.json()["error"]["message"]
+        assert site.requests[path] == 0
+        taken = [
+            door.send(strict, f"https://good.test:{good.server_port}{path}"),
+            door.send(strict, f"http://allowed.test:{grounds.port}{path}"),
+            door.send(client, grounds.public + path),
+        ]
+    assert name in PICTURES or all(one.is_success for one in taken)
+    assert name in HOOKS or (good.requests[path], site.requests[path]) == (1, 2)
+
+
+def test_tls_is_demanded_of_what_was_given_before(grounds: Grounds, moved: tuple[Heliograph, str]) -> None:
+    """An endpoint from before the setting is sent nothing any more, neither a sample nor what happens."""
+    heliograph, key = moved
+    with heliograph.client(key) as http:
+        (endpoint,) = [one["id"] for one in http.get("/v1/webhook_endpoints").json()["data"]]
+        assert "must begin with https://" in str(sample(http, endpoint))
+        assert http.post(GENERATIONS, json={"size": "256x256", **EDIT}).status_code == 200
+        assert attempted(http, endpoint)["error"] == "blocked: the URL must begin with https://"
+    assert grounds.site.requests["/answer/before"] == 0
+
+
+def test_a_hop_keeps_to_tls_where_it_is_demanded(grounds: Grounds, moved: tuple[Heliograph, str]) -> None:
+    """Nor does a host that may do without lead to one that may not."""
+    hop = quote(f"{grounds.public}/answer/hop", safe="")
+    with moved[0].client() as strict:
+        for door in PICTURES.values():
+            assert said(door.send(strict, f"http://allowed.test:{grounds.port}/hop/302/{hop}")) == door.refusal
+    assert grounds.site.requests["/answer/hop"] == 0
+
+
+def test_a_webhook_to_the_gateway_itself_starts_nothing(moved: tuple[Heliograph, str]) -> None:
+    """There is no loop even where its address is allowed and a key is sent along: what webhooks say orders nothing."""
+    heliograph, _ = moved
+    url, sent = f"http://own.test:{heliograph.address[1]}{GENERATIONS}", {"Authorization": f"Bearer {heliograph.key}"}
+    with heliograph.client() as http:
+        before = [one["id"] for one in http.get("/v1/tasks").json()["data"]]
+        assert delivered(heliograph, url, webhook_headers=sent)["status_code"] == 400
+        assert [one["id"] for one in http.get("/v1/tasks").json()["data"]] == before
 
 
 def test_the_decoys_count(grounds: Grounds) -> None:
@@ -399,27 +497,38 @@ def test_the_decoys_count(grounds: Grounds) -> None:
     assert grounds.untouched()
 
 
-def sample(grounds: Grounds, endpoint: str) -> int | str:
+def endpoint_at(http: httpx.Client, url: str) -> str:
+    """A new endpoint there: its id."""
+    made = http.post("/v1/webhook_endpoints", json={"url": url, "event_types": [TYPE]})
+    return str(made.json()["id"])
+
+
+def sample(http: httpx.Client, endpoint: str) -> int | str:
     """Sends a sample to an endpoint: the receiver's status, or why there is none."""
-    reply = grounds.http.post(f"/v1/webhook_endpoints/{endpoint}/test", json={"event_type": TYPE})
+    reply = http.post(f"/v1/webhook_endpoints/{endpoint}/test", json={"event_type": TYPE})
     if reply.status_code != 200:
         return str(refusal(reply)["message"])
     status: int = reply.json()["status_code"]
     return status
 
 
-def delivered(grounds: Grounds, url: str) -> dict[str, Any]:
+def delivered(heliograph: Heliograph, url: str, **more: Any) -> dict[str, Any]:
     """The first attempt at the webhook of a task of a new key: of another one, the receiver might be left alone now."""
-    with grounds.heliograph.client(ADMIN_KEY) as admin:
+    with heliograph.client(ADMIN_KEY) as admin:
         key = admin.post("/admin/v1/keys", json={"name": "of one task"}).json()["key"]
-    with grounds.heliograph.client(key) as http:
-        body = {"webhook_url": url, "size": "256x256", **EDIT}
+    with heliograph.client(key) as http:
+        body = {"webhook_url": url, "size": "256x256", **EDIT, **more}
         assert http.post(GENERATIONS, json=body).status_code == 200
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            (found,) = http.get("/v1/webhook_endpoints/default/deliveries").json()["data"]
-            if found["attempts"]:
-                first: dict[str, Any] = found["attempts"][0]
-                return first
-            time.sleep(0.02)
+        return attempted(http, "default")
+
+
+def attempted(http: httpx.Client, endpoint: str) -> dict[str, Any]:
+    """The first attempt to send to an endpoint the one thing that there is to send."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        (found,) = http.get(f"/v1/webhook_endpoints/{endpoint}/deliveries").json()["data"]
+        if found["attempts"]:
+            first: dict[str, Any] = found["attempts"][0]
+            return first
+        time.sleep(0.02)
     raise AssertionError("nothing was attempted")

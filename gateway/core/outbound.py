@@ -30,6 +30,9 @@ Resolver = Callable[[str], Awaitable[Sequence[str]]]
 
 # For how long what a receiver says beside its status is listened to.
 EXCERPT_SECONDS = 2.0
+# Bytes that wait in the kernel at most. uvloop reads up to 8 MB before it lets anybody else run, if they are there: of
+# tiny interim answers, each of which aiohttp takes apart, that is seconds in which the whole process stands still.
+RECEIVE_BUFFER = 1 << 18
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 
@@ -234,7 +237,9 @@ class Outbound:
         # A pool of its own per hop: a connection made under one call's `hosts` must not serve a call without them.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=_Pinned(addresses), ssl=self._tls, force_close=True),
+                connector=aiohttp.TCPConnector(
+                    resolver=_Pinned(addresses), ssl=self._tls, force_close=True, socket_factory=_socket
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
                 headers={"User-Agent": "heliograph", "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -289,6 +294,13 @@ class _Pinned(AbstractResolver):
 
     async def close(self) -> None:
         """Holds nothing."""
+
+
+def _socket(info: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return made
 
 
 async def _beginning(response: aiohttp.ClientResponse, limit: int, until: float) -> str:

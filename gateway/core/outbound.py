@@ -138,19 +138,27 @@ class Outbound:
 
     @asynccontextmanager
     async def fetch(
-        self, url: str, *, limit: int, timeout: float, hosts: tuple[str, ...] = (), redirects: int = 0
+        self,
+        url: str,
+        *,
+        limit: int,
+        timeout: float,
+        hosts: tuple[str, ...] = (),
+        redirects: int = 0,
+        wide: bool = False,
     ) -> AsyncIterator[Body]:
         """GETs a URL; the body holds at most `limit` bytes, and all of it must be read within `timeout` seconds.
 
         `hosts` are allowed for this call as if they stood in the policy. Up to `redirects` hops are followed, each
-        checked like the first; the answer after that must be 2xx. Raises OutboundError, Blocked or TooLarge.
+        checked like the first; the answer after that must be 2xx. With `wide` as much is under way as the network
+        likes, for large files from servers that mean well. Raises OutboundError, Blocked or TooLarge.
         """
         deadline = asyncio.get_running_loop().time() + timeout
         allowed = self._allowed.plus(hosts)
         async with AsyncExitStack() as stack:
             with _translated():
                 async with asyncio.timeout_at(deadline):
-                    response = await self._follow(stack, self._target(url, allowed), allowed, redirects)
+                    response = await self._follow(stack, self._target(url, allowed), allowed, redirects, wide=wide)
             codings = response.headers.getall("Content-Encoding", ())
             if any(coding.strip().lower() not in ("", "identity") for coding in codings):
                 raise OutboundError("the server sent a compressed body although asked not to")
@@ -197,10 +205,10 @@ class Outbound:
         return target
 
     async def _follow(
-        self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int
+        self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int, *, wide: bool
     ) -> aiohttp.ClientResponse:
         while True:
-            response = await self._ask(stack, target, allowed)
+            response = await self._ask(stack, target, allowed, wide=wide)
             if response.status in (301, 302, 303, 307, 308) and redirects > 0:
                 target = self._next(target, response.headers.get("Location", ""), allowed)
                 redirects -= 1
@@ -231,6 +239,7 @@ class Outbound:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        wide: bool = False,
     ) -> aiohttp.ClientResponse:
         """GETs, or with a body POSTs, and follows nothing."""
         addresses = await self._addresses(target, allowed)
@@ -238,7 +247,10 @@ class Outbound:
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=_Pinned(addresses), ssl=self._tls, force_close=True, socket_factory=_socket
+                    resolver=_Pinned(addresses),
+                    ssl=self._tls,
+                    force_close=True,
+                    socket_factory=None if wide else _narrow,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
@@ -296,7 +308,7 @@ class _Pinned(AbstractResolver):
         """Holds nothing."""
 
 
-def _socket(info: aiohttp.AddrInfoType) -> socket.socket:
+def _narrow(info: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, *_ = info
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

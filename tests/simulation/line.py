@@ -117,7 +117,14 @@ class Strangers(Outbound):
 
     @asynccontextmanager
     async def fetch(
-        self, url: str, *, limit: int, timeout: float, hosts: tuple[str, ...] = (), redirects: int = 0
+        self,
+        url: str,
+        *,
+        limit: int,
+        timeout: float,
+        hosts: tuple[str, ...] = (),
+        redirects: int = 0,
+        wide: bool = False,
     ) -> AsyncIterator[Body]:
         await self.process.wait("download.begin")
         if self.world.weather.strikes("download.fails"):

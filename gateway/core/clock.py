@@ -13,10 +13,12 @@ from storage.database import Database, DatabaseUnavailable
 log = logging.getLogger(__name__)
 # How often it is set anew, against drift; and how soon again while the database does not answer.
 INTERVAL, SOON = 60.0, 1.0
+# How often it asks each time. The quickest answer counts: what takes long has waited, nobody knows on which way.
+LOOKS = 3
 
 
 class Clock:
-    """Tells the database's time from one look at it, and the seconds that have passed in this process since."""
+    """Tells the database's time from its last look at it, and the seconds that have passed in this process since."""
 
     def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._elapsed = elapsed
@@ -28,10 +30,16 @@ class Clock:
         return self._time + dt.timedelta(seconds=self._elapsed() - self._at)
 
     async def set(self, db: Database) -> None:
-        """Sets it by the database, as of the middle of the question. Raises DatabaseUnavailable."""
+        """Sets it by the database, as of the middle of the quickest question. Raises DatabaseUnavailable."""
+        looks = [await self._look(db) for _ in range(LOOKS)]
+        _, self._at, self._time = min(looks)
+
+    async def _look(self, db: Database) -> tuple[float, float, dt.datetime]:
+        """How long a question took, its middle, and the answer."""
         asked = self._elapsed()
-        self._time = await db.time()
-        self._at = (asked + self._elapsed()) / 2
+        time = await db.time()
+        answered = self._elapsed()
+        return answered - asked, (asked + answered) / 2, time
 
 
 async def keep_time(clock: Clock, db: Database, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,12 +26,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 LAX: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
+# What says of an upscale how large it becomes, one of them; and what of a picture, either or both.
+MEASURES, SHAPE = frozenset({"scale", "resolution"}), frozenset({"size", "aspect_ratio"})
 # Members of requests that say what is made. One that its route does not know is refused: it is no novelty to ignore.
 MEANT = frozenset({
     "n", "size", "aspect_ratio", "resolution", "scale", "seconds", "duration", "fps", "framerate", "quality", "style",
     "style_preset", "background", "moderation", "output_format", "output_compression", "input_fidelity", "strength",
     "mode", "negative_prompt", "seed", "steps", "cfg_scale", "image", "images", "mask", "style_image", "control_image",
-    "input_reference", "first_frame", "last_frame", "reference_images", "video",
+    "input_reference", "first_frame", "last_frame", "reference_images", "video", "stream", "partial_images",
 })  # fmt: skip
 
 
@@ -52,20 +54,35 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 def admit(catalog: Catalog, generation: Generation, uploads: Sequence[Upload] = ()) -> Admitted:
-    """Finds the routes that can honour every member. When none can, raises what the first one cannot do."""
+    """What a caller wishes, with the model's defaults and the alias's words, and the routes that can honour all of it.
+
+    When none can, raises what the first one cannot do.
+    """
     model = catalog.model(generation.model)
     generation = worded(_with_defaults(generation, model), model.routes[0].card)
     adjusted: dict[str, list[Any]] = {}
     alias = catalog.aliases.get(generation.model)
     if alias is not None:
         generation, adjusted = adapt(generation, alias, model.routes[0].card, takes_size)
+    routes = _able(catalog, model, generation, uploads)
+    return Admitted(_without_auto(generation), model, routes, adjusted)
+
+
+def readmit(catalog: Catalog, generation: Generation, uploads: Sequence[Upload]) -> Admitted:
+    """The routes that can honour, by now, what was admitted before. What was left to the model stays left to it."""
+    model = catalog.model(generation.model)
+    return Admitted(generation, model, _able(catalog, model, generation, uploads), {})
+
+
+def _able(catalog: Catalog, model: Model, generation: Generation, uploads: Sequence[Upload]) -> tuple[Route, ...]:
+    """The routes that can honour every member; raises what the first one cannot do, when none can."""
     failures: list[GatewayError] = []
     routes = []
     for route in model.routes:
         try:
             check(generation, route.card)
             _check_required(generation, route.card)
-            inputs.check(route.card, uploads, shown(generation.model))
+            inputs.check(generation, route.card, uploads)
             _check_prompt(generation, route.card, uploads)
             extents.check(generation, route.card, uploads, catalog.max_pixels)
             if not catalog.unpriced:
@@ -75,7 +92,7 @@ def admit(catalog: Catalog, generation: Generation, uploads: Sequence[Upload] = 
             failures.append(error)
     if not routes:
         raise failures[0]
-    return Admitted(_without_auto(generation), model, tuple(routes), adjusted)
+    return tuple(routes)
 
 
 def verify(catalog: Catalog) -> None:
@@ -106,22 +123,39 @@ def with_extras(
     """
     cards = [route.card for route in catalog.model(generation.model).routes]
     listed = {name: card.parameters[name] for card in reversed(cards) for name in card.parameters}
-    unknown = {name: value for name, value in unknown.items() if value is not None}
-    if texts:
-        unknown = {name: _of_text(value, listed[name]) if name in listed else value for name, value in unknown.items()}
     extras = {name for card in cards for name in card.extras}
-    meant = (name for name, value in unknown.items() if name in MEANT and value != "")
-    for name in (*generation.extras, *(unknown if strict else meant)):
+    unknown, options = _wished(unknown, listed, texts=texts), _wished(generation.extras, listed, texts=texts)
+    for name in (*options, *(unknown if strict else MEANT & unknown.keys())):
         if name not in extras and name not in listed:
-            offered = ", ".join(sorted({*listed, *extras})) or "none"
-            message = f"{shown(name)} is not taken here. Further members of this model: {offered}."
+            offered = {*extras, *(one for card in cards for one in card.parameters_for(generation.operation))}
+            message = f"{shown(name)} is not taken here. Further members of this model: {_joined(sorted(offered))}."
             raise invalid(name[:64], message, code="unsupported_parameter")
-    given = {**hints, **unknown, **generation.extras}
+    given = {**hints, **unknown, **options}
+    for name, value in options.items():
+        if {**generation.parameters, **hints, **unknown}.get(name, value) != value:
+            raise invalid(name, f"{name} is given twice, with different values: once in provider_options.")
     return msgspec.structs.replace(
         generation,
         parameters={**generation.parameters, **{name: value for name, value in given.items() if name in listed}},
         extras={name: value for name, value in given.items() if name in extras and name not in listed},
     )
+
+
+def _wished(members: Mapping[str, Any], listed: dict[str, Parameter], *, texts: bool) -> dict[str, Any]:
+    """The members that say something, with `texts` of a form in the types of those that are listed."""
+    wished = {name: value for name, value in members.items() if not _is_empty(value, name in listed)}
+    if texts:
+        wished |= {name: _of_text(value, listed[name]) for name, value in wished.items() if name in listed}
+    return wished
+
+
+def _is_empty(value: Any, listed: bool) -> bool:
+    """Whether nobody can have wished for anything by it."""
+    return value is None or value in ("", [], {}) or (value is False and not listed)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _of_text(value: Any, parameter: Parameter) -> Any:
@@ -140,8 +174,9 @@ def check(generation: Generation, card: ModelCard) -> None:
     if generation.operation not in card.operations:
         offered = ", ".join(card.operations)
         raise invalid("model", f"The model {name} does not do {generation.operation}. It offers: {offered}.")
-    if len(generation.prompt) > card.prompt_max:
-        most = f"at most {card.prompt_max}" if card.prompt_max else "no prompt"
+    longest = 0 if generation.operation in card.wordless else card.prompt_max
+    if len(generation.prompt) > longest:
+        most = f"at most {longest}" if longest else f"no prompt for {generation.operation}"
         raise invalid("prompt", f"prompt has {len(generation.prompt)} characters; {name} takes {most}.")
     if not 1 <= generation.n <= card.max_n:
         raise invalid("n", f"n must be between 1 and {card.max_n} for {name}.")
@@ -157,7 +192,7 @@ def check(generation: Generation, card: ModelCard) -> None:
     parameters = formats.ordered(generation, card).parameters
     for member, value in parameters.items():
         _check_parameter(member, value, card, generation)
-    if generation.operation is Operation.UPSCALE and {"scale", "resolution"} <= {*parameters}:
+    if generation.operation is Operation.UPSCALE and parameters.keys() >= MEASURES:
         raise invalid("scale", "scale and resolution both say how large it becomes. Give one of them.")
 
 
@@ -293,17 +328,18 @@ def _check_bounds(name: str, value: Any, parameter: Parameter) -> None:
 
 
 def _with_defaults(generation: Generation, model: Model) -> Generation:
-    """The generation with the defaults of its model, but for those that mean nothing for what it is to do."""
-    card, changes, parameters = model.routes[0].card, {}, dict(generation.parameters)
-    elsewhere = {*card.parameters} - {*card.parameters_for(generation.operation)}
-    for name, value in model.defaults.items():
-        if name in ("size", "aspect_ratio"):
-            plain = generation.size is None and generation.aspect_ratio is None
-            if plain and card.is_shaped(generation.operation):
-                changes[name] = value
-        elif name not in elsewhere:
-            parameters.setdefault(name, value)
-    return msgspec.structs.replace(generation, parameters=parameters, **changes)
+    """The generation with those defaults of its model that it leaves open, and that mean something for what it does."""
+    operation = generation.operation
+    cards = [route.card for route in model.routes if operation in route.card.operations]
+    settled = {name for card in cards for name in card.parameters.keys() - card.parameters_for(operation).keys()}
+    settled |= generation.parameters.keys()
+    if generation.parameters.keys() & MEASURES:
+        settled |= MEASURES
+    if not (generation.size is generation.aspect_ratio is None) or not all(card.is_shaped(operation) for card in cards):
+        settled |= SHAPE
+    open_ones = {name: value for name, value in model.defaults.items() if name not in settled}
+    shape = {name: open_ones.pop(name) for name in SHAPE & open_ones.keys()}
+    return msgspec.structs.replace(generation, parameters={**generation.parameters, **open_ones}, **shape)
 
 
 def _without_auto(generation: Generation) -> Generation:

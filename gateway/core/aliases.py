@@ -36,14 +36,19 @@ def adapt(
     """The generation in the target's own values, and what changed: member → [asked, used or null]."""
     adjusted: dict[str, list[Any]] = {}
     parameters: dict[str, Any] = {}
+    taken = card.parameters_for(generation.operation)
     for name, value in generation.parameters.items():
-        used = _adapted(name, value, alias, card)
+        used = _adapted(name, value, alias, taken.get(name))
         if used != value:
             adjusted[name] = [value, used]
         if used is not None:
             parameters[name] = used
     generation = msgspec.structs.replace(generation, parameters=parameters)
     size = generation.size
+    if size not in (None, "auto") and not card.is_shaped(generation.operation):
+        # The picture that is given has one, and whatever that is, the code goes on working.
+        adjusted["size"] = [size, None]
+        return msgspec.structs.replace(generation, size=None), adjusted
     if size is None or takes_size(size, card):
         return generation, adjusted
     used = _size(size, alias, card)
@@ -59,8 +64,7 @@ def adapt(
     return msgspec.structs.replace(generation, size=None, aspect_ratio=ratio, parameters=parameters), adjusted
 
 
-def _adapted(name: str, value: Any, alias: AliasConfig, card: ModelCard) -> Any:
-    parameter = card.parameters.get(name)
+def _adapted(name: str, value: Any, alias: AliasConfig, parameter: Parameter | None) -> Any:
     if parameter is not None and (not parameter.values or value in parameter.values):
         return value
     mapped = alias.values.get(name, {}).get(str(value), LEGACY.get(name, {}).get(str(value)))

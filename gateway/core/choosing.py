@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.admission import admit
+from gateway.core.admission import readmit
 from gateway.core.catalog import Catalog, Route, Way
 from gateway.core.errors import GatewayError
 from gateway.core.inputs import Upload
@@ -31,12 +31,12 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 def candidates(catalog: Catalog, generations: Sequence[Generation], uploads: Sequence[Upload]) -> list[Candidate]:
-    """All routes that can do it with what came along, in order. When none can, raises what the first one cannot do."""
+    """All routes that can do what was admitted, in order. When none can, raises what the first one cannot do."""
     found: list[Candidate] = []
     error: GatewayError | None = None
     for choice, generation in enumerate(generations):
         try:
-            admitted = admit(catalog, generation, uploads)
+            admitted = readmit(catalog, generation, uploads)
         except GatewayError as refusal:
             error = error or refusal
             continue

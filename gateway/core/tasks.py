@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import acceptance, assets, claims, endpoints, ids, slots, standings, uploads
-from gateway.core.admission import Admitted, admit
+from gateway.core.admission import Admitted, readmit
 from gateway.core.assets import AssetRecord
 from gateway.core.choosing import Candidate, candidates
 from gateway.core.claims import Idempotency
@@ -23,7 +23,7 @@ from gateway.core.enhancing import Enhancement
 from gateway.core.errors import GatewayError, invalid
 from gateway.core.inputs import Upload
 from gateway.core.keys import Caller
-from gateway.core.lifecycle import FINAL, State
+from gateway.core.lifecycle import FINAL, STATUS, State
 from gateway.core.ports import TASK, Message
 from gateway.core.preparing import Wanted, check_texts, prepared
 from gateway.core.quoting import quoted
@@ -179,7 +179,8 @@ async def retry(rt: Runtime, caller: Caller, task_id: str, idempotency: Idempote
         return await _replay(rt, caller, earlier)
     task = await get(rt, caller.key_id, task_id)
     if task.state is not State.FAILED:
-        raise GatewayError("task_not_retryable", f"The task is {task.state}: only a failed one can be tried again.")
+        message = f"The task is {STATUS[task.state]}: only a failed one can be tried again."
+        raise GatewayError("task_not_retryable", message)
     if task.erased_at is not None:
         raise GatewayError("task_not_retryable", "What was asked for is erased. Send the request anew.")
     try:
@@ -188,15 +189,14 @@ async def retry(rt: Runtime, caller: Caller, task_id: str, idempotency: Idempote
     except msgspec.ValidationError as error:
         raise GatewayError("task_not_retryable", "Another version made this task. Send the request anew.") from error
     inputs = msgspec.convert(task.inputs, list[Upload])
-    first, others = admit(rt.catalog, generation, inputs), []
+    first, others = readmit(rt.catalog, generation, inputs), []
     for fallback, adjusted in fallbacks:
         with suppress(GatewayError):
-            admitted = admit(rt.catalog, fallback, inputs)
-            others.append(msgspec.structs.replace(admitted, adjusted=adjusted | admitted.adjusted))
+            others.append(msgspec.structs.replace(readmit(rt.catalog, fallback, inputs), adjusted=adjusted))
     await check_texts(rt, [first, *others])
     enhancement = None if task.enhancement is None else Enhancement(task.enhancement["template"])
     row = _row(rt, caller, first, others, inputs, enhancement)
-    row |= {"labels": task.labels, "adjusted": task.adjusted | row["adjusted"], "retry_of": task.id}
+    row |= {"labels": task.labels, "adjusted": task.adjusted, "retry_of": task.id}
     row["inputs"] = await uploads.copy(rt, row["id"], inputs)
     endpoint = await endpoints.copy(rt, task.id, row)
     return await _make(rt, caller, row, idempotency, here=False, endpoint=endpoint)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.admission import admit, check, takes_size, verify, with_extras
+from gateway.core.admission import admit, check, readmit, takes_size, verify, with_extras
 from gateway.core.catalog import Catalog, Model
 from gateway.core.errors import GatewayError
 from gateway.core.settings import SettingsError
@@ -243,6 +243,27 @@ def test_defaults_mean_nothing_for_another_operation() -> None:
         verify(catalog(card, defaults={"scale": 5}))
 
 
+def test_a_default_is_for_what_all_routes_can() -> None:
+    """Where one of the routes that do an operation has no shape for it, none is filled in, whatever their order."""
+    free = card_of("free", model=FULL | {"operations": tuple(Operation)})
+    bound = card_of("bound", model=FULL | {"operations": tuple(Operation), "shaped": (Operation.GENERATION,)})
+    for cards in ((free, bound), (bound, free)):
+        for default in ({"size": "64x64"}, {"aspect_ratio": "1:1"}):
+            made = catalog(*cards, defaults=default)
+            verify(made)
+            assert len(admit(made, generation(operation=Operation.VARIATION)).routes) == 2
+            assert admit(made, generation()).generation.size == default.get("size")
+
+
+def test_a_default_contradicts_nobody() -> None:
+    """Who says how large an upscale becomes is not told that a default says it otherwise."""
+    parameters = {"scale": Parameter("number"), "resolution": Parameter("string")}
+    facts = FULL | {"operations": tuple(Operation), "parameters": parameters}
+    made = catalog(card_of(model=facts), defaults={"scale": 2})
+    asked = generation(operation=Operation.UPSCALE, parameters={"resolution": "720p"})
+    assert admit(made, asked).generation.parameters == {"resolution": "720p"}
+
+
 @pytest.mark.parametrize("defaults", [{"quality": "best"}, {"size": "1x1"}, {"colour": "red"}, {"n": 2}], ids=str)
 def test_a_default_that_no_route_honours_is_refused_at_the_start(defaults: dict[str, Any]) -> None:
     """A slip in the defaults of a model is found when the catalog is made, and its model is named."""
@@ -268,10 +289,10 @@ def test_when_no_route_can_the_first_ones_reason_is_said() -> None:
 
 def test_admitting_again_changes_nothing() -> None:
     """What was admitted once is admitted again as it is: a task's later rounds ask the same of the same routes."""
-    made = catalog(defaults={"quality": "high"})
+    made = catalog(defaults={"quality": "high", "size": "128x64"})
     once = admit(made, generation(size="auto", parameters={"quality": "auto", "seed": 3}))
-    again = admit(made, once.generation)
-    assert again.routes == once.routes
+    again = readmit(made, once.generation, ())
+    assert (again.routes, again.generation) == (once.routes, once.generation)
 
 
 # Members that only a card knows

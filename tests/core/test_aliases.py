@@ -15,7 +15,7 @@ from gateway.core.config import AliasConfig
 from gateway.core.errors import GatewayError
 from gateway.core.wording import edges
 from providers.card import Parameter, SizeRule
-from providers.contract import Kind
+from providers.contract import Kind, Operation
 from tests.core.vendors import MODEL, ScriptedProvider, card_of, generation, models_of, words
 
 QUALITIES = {"quality": words("low", "medium", "high", "auto")}
@@ -86,6 +86,21 @@ def test_a_legacy_size_goes_to_the_nearest_shape(asked: str, used: str, rule: Si
         assert (made.generation.size, made.adjusted) == (asked, {})
     else:
         assert (made.generation.size, made.adjusted) == (used, {"size": [asked, used]})
+
+
+def test_what_is_for_another_operation_is_judged_as_unknown() -> None:
+    """Old code that edits gives a size. Where an edit has the shape of its picture it is left out, and that is said."""
+    strength = Parameter("number", operations=(Operation.GENERATION,))
+    facts = {"operations": tuple(Operation), "shaped": (Operation.GENERATION,), "parameters": {"strength": strength}}
+    for operation in (Operation.VARIATION, Operation.UPSCALE):
+        for size in ("1024x1024", "512x512"):
+            made = admitted(facts, operation=operation, size=size)
+            assert (made.generation.size, made.adjusted) == (None, {"size": [size, None]})
+        assert admitted(facts, operation=operation, size="auto").adjusted == {}
+    assert admitted(facts, size="1024x1024").generation.size == "1024x1024"
+    left_out = AliasConfig(MODEL, {"strength": {"0.5": ""}})
+    made = admitted(facts, left_out, operation=Operation.VARIATION, parameters={"strength": 0.5})
+    assert (made.generation.parameters, made.adjusted) == ({}, {"strength": [0.5, None]})
 
 
 def test_the_configuration_maps_sizes_of_models_with_a_rule_too() -> None:

@@ -16,6 +16,17 @@ from tests.http.server import ADMIN_KEY, ENVIRON, Heliograph, serving
 CONFIG = """
 [models.priced]
 routes = [{ provider = "demo", model = "demo-image", price = { as_of = 2026-11-21, rows = [{ usd = "0.04" }] } }]
+
+[models.graded]
+defaults = { size = "256x256" }
+
+[[models.graded.routes]]
+provider = "demo"
+model = "demo-image"
+
+[models.graded.routes.price]
+as_of = 2026-11-21
+rows = [{ usd = "0.01", when = { size = "256x256" } }, { usd = "1", when = { size = "1024x1024" } }]
 """
 BODY = {"model": "priced", "prompt": "a fox", "size": "256x256"}
 PATH = "/v1/images/generations"
@@ -146,6 +157,19 @@ def test_a_change_of_one_limit_leaves_the_others(admin: httpx.Client) -> None:
     changed = admin.patch(address, json={"limits": {"concurrent": 20}}).json()["limits"]
     assert (changed["requests_per_minute"], changed["concurrent"]) == (60, 20)
     assert admin.patch(address, json={"limits": {"requests_per_minute": None}}).json()["limits"]["concurrent"] == 20
+
+
+def test_what_is_left_to_the_model_is_reserved_at_its_most(shop: Heliograph, admin: httpx.Client) -> None:
+    """`auto` is not the operator's default, at whose price the budget would have had room for it."""
+    key = new_key(admin, budget={"limit": "0.05"})
+    body = {"model": "graded", "prompt": "a fox"}
+    with shop.client(key["key"]) as client:
+        for size in ("auto", "1024x1024"):
+            planned = client.post(PATH, json={**body, "size": size, "dry_run": True}).json()
+            assert planned["cost"]["reserved"] == "1.000000"
+            refused(client.post(PATH, json={**body, "size": size}), 429, "insufficient_quota")
+        assert client.post(PATH, json=body).status_code == 200
+        assert usage(client)["budget"]["spent"] == "0.010000"
 
 
 def test_a_change_of_a_budget_leaves_the_rest_of_it(shop: Heliograph, admin: httpx.Client) -> None:

@@ -140,7 +140,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `partial_images` is how many previews of each output can be shown, and `partial_images_max_n` of how many outputs,
     where that is fewer than `max_n`. `options` is what only the adapter understands; it checks them when it is built,
     and raises CardError. `shaped` are the operations with which a size or an aspect ratio can be chosen, where not all
-    of them can have one; no upscale and no background removal ever has.
+    of them can have one; no upscale and no background removal ever has. For those that are `wordless` a prompt means
+    nothing.
     """
 
     name: str
@@ -152,6 +153,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_per_call: int | None = None
     inputs: dict[Role, InputRule] = {}
     prompt_max: int = 32_000
+    wordless: tuple[Operation, ...] = ()
     sizes: tuple[str, ...] = ()
     size_rule: SizeRule | None = None
     default_size: str | None = None

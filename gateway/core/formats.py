@@ -47,8 +47,8 @@ def check(generation: Generation, card: ModelCard) -> None:
     native = _is_native(generation, card)
     if asked is not None and not native and asked not in offered(card):
         raise allowed(FORMAT, asked, offered(card))
-    if quality is not None and (asked is not None or not native):
-        _check_quality(asked, quality)
+    if quality is not None and (asked or _usual(card) or not native):
+        _check_quality(asked or _usual(card), quality)
     _check_transparency(generation, asked, card)
 
 

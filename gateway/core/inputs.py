@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.core.errors import GatewayError, allowed, invalid
+from gateway.core.errors import GatewayError, allowed, invalid, shown
 from providers.card import InputRule, ModelCard
-from providers.contract import Role
+from providers.contract import Generation, Operation, Role
 
 # The members of a request in which pictures come, where they are not called like the role.
 FIELDS = {Role.STYLE: "style_image", Role.CONTROL: "control_image", Role.REFERENCE: "image", Role.FIRST_FRAME: "image"}
@@ -16,6 +16,8 @@ FIELDS = {Role.STYLE: "style_image", Role.CONTROL: "control_image", Role.REFEREN
 
 # The roles that plain pictures may come to have.
 PLAIN = (Role.IMAGE, Role.FIRST_FRAME, Role.REFERENCE)
+# What is done to one picture, or film.
+OF_ONE = (Operation.VARIATION, Operation.UPSCALE, Operation.OUTPAINT, Operation.REMOVE_BACKGROUND)
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -50,17 +52,16 @@ def assigned(card: ModelCard, roles: Sequence[Role]) -> list[Role]:
     return found
 
 
-def check(card: ModelCard, uploads: Sequence[Upload], name: str) -> None:
-    """Raises the error of the first picture that the model cannot use, or that it lacks; `name` is the model's."""
-    roles = assigned(card, [one.role for one in uploads])
+def check(generation: Generation, card: ModelCard, uploads: Sequence[Upload]) -> None:
+    """Raises the error of the first picture that the model cannot use, or that it lacks."""
+    roles, name = assigned(card, [one.role for one in uploads]), shown(generation.model)
     for role, one in zip(roles, uploads, strict=True):
-        rule = card.inputs.get(role)
-        if rule is None:
-            raise invalid(one.field, f"{name} takes no {one.field}.", code="unsupported_parameter")
-        if roles.count(role) > rule.max:
-            alike = PLAIN if role in PLAIN else (role,)
-            most = sum(rule.max for kind, rule in card.inputs.items() if kind in alike)
-            raise invalid(one.field, f"{name} takes at most {most} of {one.field}.")
+        rule, most = card.inputs.get(role), _most(card, one.role, generation.operation)
+        if not most:
+            message = f"{name} takes no {one.field} for {generation.operation}."
+            raise invalid(one.field, message, code="unsupported_parameter")
+        if rule is None or roles.count(role) > min(rule.max, most):
+            raise invalid(one.field, f"{name} takes at most {most} of {one.field} for {generation.operation}.")
         if role is Role.VIDEO and one.media_type not in rule.media_types:
             raise allowed(one.field, one.media_type, rule.media_types)
         _check_size(rule, one)
@@ -68,6 +69,13 @@ def check(card: ModelCard, uploads: Sequence[Upload], name: str) -> None:
         if roles.count(role) < rule.min:
             field = FIELDS.get(role, role.value)
             raise GatewayError("missing_parameter", f"{name} needs {field}.", param=field)
+
+
+def _most(card: ModelCard, role: Role, operation: Operation) -> int:
+    """How many pictures of this kind the model uses for an operation; plain ones in all their roles together."""
+    alike = PLAIN if role is Role.IMAGE else (role,)
+    offered = sum(rule.max for kind, rule in card.inputs.items() if kind in alike)
+    return min(offered, 1) if operation in OF_ONE else offered
 
 
 def _check_size(rule: InputRule, one: Upload) -> None:

@@ -21,6 +21,7 @@ from providers.card import ModelCard
 class Capabilities(msgspec.Struct):
     """What a model takes: every value that is not listed here is refused.
 
+    `shaped` are the operations with which a size or an aspect ratio can be chosen, of those that the model has;
     `formats` are those that the provider makes, then those that are made here of what it delivers.
     """
 
@@ -28,6 +29,7 @@ class Capabilities(msgspec.Struct):
     sizes: list[str]
     size_rule: dict[str, Any] | None
     aspect_ratios: list[str]
+    shaped: list[str]
     max_n: int
     seconds: list[Any]
     resolutions: list[Any]
@@ -115,6 +117,7 @@ async def list_styles(rt: NamedDependency[Runtime], caller: NamedDependency[Call
 def _body(name: str, model: Model) -> ModelBody:
     card = model.routes[0].card
     released = card.released or dt.date(2026, 1, 1)
+    has_shapes = bool(card.sizes or card.size_rule or card.aspect_ratios)
     return ModelBody(
         id=name,
         object="model",
@@ -123,6 +126,7 @@ def _body(name: str, model: Model) -> ModelBody:
         capabilities=Capabilities(
             operations=list(model.operations), sizes=list(card.sizes),
             size_rule=msgspec.to_builtins(card.size_rule), aspect_ratios=list(card.aspect_ratios),
+            shaped=[one for one in model.operations if has_shapes and card.is_shaped(one)],
             max_n=card.max_n, seconds=_values(card, "seconds"), resolutions=_values(card, "resolution"),
             formats=list(formats.offered(card)), streaming=bool(card.partial_images),
             inputs=msgspec.to_builtins(card.inputs),

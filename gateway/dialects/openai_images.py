@@ -30,6 +30,8 @@ from gateway.dialects.wire import ImagesBody, accepted, images_body
 from gateway.web.body import taking
 from providers.contract import Generation, Kind, Operation, Role
 
+# How long after its deadline a task may take to say that it is over.
+LAST_SECONDS = 1.0
 INLINE_BY_DEFAULT = ("gpt-image", "chatgpt-image")
 # Members that become parameters of the generation under the same name.
 PARAMETERS = (
@@ -192,6 +194,8 @@ async def _make(
         wanted = received.wanted(request, generation)
         at_once, wait = preferences(request)
         asynchronous = asynchronous or body.asynchronous or at_once
+        if body.stream and asynchronous:
+            raise invalid("stream", "stream and async exclude each other; a task's events tell of it too.")
         if body.partial_images and not (body.stream or asynchronous):
             raise invalid("partial_images", "partial_images needs stream: true, or async: true and a follower.")
         if body.dry_run:
@@ -224,8 +228,6 @@ def to_generation(rt: Runtime, body: Any, operation: Operation) -> Generation:
     """The generation that the body asks for; raises what no model could honour."""
     if operation is Operation.GENERATION:
         require_prompt(body.prompt)
-    if body.stream and body.asynchronous:
-        raise invalid("stream", "stream and async exclude each other; a task's events tell of it too.")
     parameters = {name: value for name in PARAMETERS if (value := getattr(body, name, None)) is not None}
     return Generation(
         kind=Kind.IMAGE,
@@ -266,7 +268,8 @@ def _reply(request: Request_, rt: Runtime, *, inline: bool) -> Callable[[TaskRec
 
 def _patience(rt: Runtime, body: ImageRequest) -> float:
     """How long a synchronous request waits: what is under way when its time is over is bought, and goes on."""
-    return rt.settings.sync_seconds if body.timeout is None else min(body.timeout, rt.settings.sync_seconds)
+    longest = rt.settings.sync_seconds
+    return longest if body.timeout is None else min(body.timeout + LAST_SECONDS, longest)
 
 
 def _inline(rt: Runtime, body: ImageRequest, model: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, post
@@ -73,6 +73,7 @@ class VideoGenerationRequest(CreateRequest, kw_only=True):
     first_frame: Pictures | None = None
     last_frame: Pictures | None = None
     reference_images: Pictures | None = None
+    response_format: Annotated[Literal["url"] | None, Meta(description="Films come by their URL.")] = None
     asynchronous: Annotated[bool, Meta(description="It is always so: films take their time.")] = msgspec.field(
         name="async", default=True
     )
@@ -210,7 +211,7 @@ def to_generation(rt: Runtime, body: VideoGenerationRequest) -> Generation:
         measure = _one_of(body, name, synonym, _measure)
         if measure is not None:
             parameters[name] = measure
-    size = _one_of(body, "size", "resolution", lambda _, value: value)
+    size = body.size if _agree(body) else _one_of(body, "size", "resolution", lambda _, value: value)
     if size is not None and size != "auto" and edges(size) is None:
         # Such as 720p: some models have a word where others have pixels.
         parameters["resolution"], size = size, None
@@ -225,6 +226,12 @@ def to_generation(rt: Runtime, body: VideoGenerationRequest) -> Generation:
         parameters=parameters,
         extras=body.provider_options,
     )
+
+
+def _agree(body: VideoGenerationRequest) -> bool:
+    """Whether the size is one of that resolution: 1280x720 is 720p."""
+    found = edges(body.size or "")
+    return found is not None and body.resolution == f"{min(found)}p"
 
 
 def _default_model(rt: Runtime) -> str:

@@ -150,13 +150,55 @@ def test_what_another_operation_takes_is_refused(client: httpx.Client, path: str
         reply = client.post("/v1/images/generations", json={"model": "demo-image", "prompt": "x", name: value})
     else:
         files = [file("image")] if value else [file("image"), file(name)]
-        reply = client.post(f"/v1/images/{path}", files=files, data={"prompt": "x"} | ({name: value} if value else {}))
+        said = {"prompt": "x"} if path == "edits" else {}
+        reply = client.post(f"/v1/images/{path}", files=files, data=said | ({name: value} if value else {}))
     refused(reply, 400, "unsupported_parameter" if value else "invalid_parameter", name)
+
+
+@pytest.mark.parametrize("path", ["variations", "upscales", "background-removals"])
+def test_what_is_done_to_one_picture_takes_one_and_no_words(client: httpx.Client, path: str) -> None:
+    """A second picture, or a prompt, would be dropped in silence."""
+    address = f"/v1/images/{path}"
+    refused(client.post(address, files=[file("image[]"), file("image[]")]), 400, "invalid_parameter", "image")
+    refused(client.post(address, json={"image": [DATA, DATA]}), 400, "invalid_parameter", "image")
+    refused(client.post(address, json={"image": DATA, "prompt": "a fox"}), 400, "invalid_parameter", "prompt")
+
+
+@pytest.mark.parametrize("member", [{"seed": 5}, {"output_format": "png"}])
+def test_options_of_the_provider_contradict_nothing(client: httpx.Client, member: dict[str, Any]) -> None:
+    """Who says the same twice is understood, and who says two things is asked which one."""
+    (name, value), other = *member.items(), {"seed": 4, "output_format": "webp"}
+    body = {"model": "demo-image", "prompt": "x", "size": "256x256", **member}
+    reply = client.post("/v1/images/generations", json={**body, "provider_options": {name: other[name]}})
+    refused(reply, 400, "invalid_parameter", name)
+    reply = client.post("/v1/images/generations", json={**body, "provider_options": {name: value}})
+    assert reply.status_code == 200
+
+
+def test_numbers_among_the_options_of_a_form_are_numbers(client: httpx.Client) -> None:
+    """The SDK writes nested members into a form as text."""
+    data = {"prompt": "x", "provider_options[strength]": "0.3", "provider_options[seed]": "7"}
+    assert client.post(EDITS, files=[file("image")], data=data).status_code == 200
+
+
+@pytest.mark.parametrize("how", [{"async": True}, "/async", {"Prefer": "respond-async"}], ids=str)
+def test_a_stream_is_not_for_later(client: httpx.Client, how: Any) -> None:
+    """Whoever wants both a stream and a task at once is asked which one, however the task was asked for."""
+    body = {"model": "demo-image", "prompt": "x", "stream": True}
+    path, headers = "/v1/images/generations", {}
+    if how == "/async":
+        path += how
+    elif "async" in how:
+        body |= how
+    else:
+        headers = how
+    refused(client.post(path, json=body, headers=headers), 400, "invalid_parameter", "stream")
 
 
 def test_a_member_that_says_nothing_is_no_member(client: httpx.Client) -> None:
     """What is left empty or null is left out, also where it would mean nothing."""
-    reply = client.post("/v1/images/upscales", json={"image": DATA, "strength": None, "size": "", "seconds": ""})
+    nothing: dict[str, Any] = {"strength": None, "size": "", "seconds": "", "images": [], "mask": "", "video": {}}
+    reply = client.post("/v1/images/upscales", json={"image": DATA, **nothing})
     assert reply.status_code == 200
 
 
@@ -266,7 +308,7 @@ def test_a_removed_background_needs_transparency(client: httpx.Client, data: dic
 def test_too_many_masks_are_counted_as_masks(client: httpx.Client) -> None:
     """The pictures that a model takes beside its mask are no more masks."""
     reply = client.post(EDITS, files=[file("image"), MASK, MASK], data={"prompt": "x"})
-    assert "takes at most 1 of mask." in refused(reply, 400, "invalid_parameter", "mask")
+    assert "takes at most 1 of mask for edit." in refused(reply, 400, "invalid_parameter", "mask")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +406,7 @@ def test_a_generation_refuses_a_picture_that_its_model_cannot_use(client: httpx.
     """Nothing that we know is ignored: a model that makes pictures from words alone says so."""
     body = {"model": "patient-image", "prompt": "x", name: DATA}
     reply = client.post("/v1/images/generations", json=body)
-    assert refused(reply, 400, "unsupported_parameter", name) == f"'patient-image' takes no {name}."
+    assert refused(reply, 400, "unsupported_parameter", name) == f"'patient-image' takes no {name} for generation."
 
 
 def test_files_do_not_wait_for_the_result(

@@ -103,7 +103,7 @@ class Gateway(RuleBasedStateMachine):
     @rule(target=tasks)
     def fail(self) -> Any:
         """A picture that the provider refuses after it was accepted."""
-        body = {"model": "quick", "prompt": "a fox", "size": "256x256", "output_compression": 50}
+        body = {"model": "patient-image", "prompt": "refuse"}
         reply = self.client.post(PATH, json=body)
         if not self.books.covers(PRICE):
             return self._refused(reply)

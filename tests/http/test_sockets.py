@@ -73,7 +73,7 @@ async def test_the_page_on_real_time_explains_every_member(heliograph: Heliograp
     """realtime.md has a row for whatever an event carries."""
     async with listening(heliograph.url, {"token": heliograph.key}, ALL) as ear:
         await run(heliograph, metadata={"user": "7"}, size="1024x1024", partial_images=3)
-        await run(heliograph, output_compression=50)
+        await run(heliograph, model="patient-image", prompt="refuse", size="64x64")
         await ear.until("Completed", ALL)
         await ear.until("Failed", ALL)
     carried = {name for _, members in ear.heard[ALL] for name in members}

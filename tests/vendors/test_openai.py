@@ -808,12 +808,13 @@ def test_every_model_is_whole(model: Any) -> None:
 @pytest.mark.parametrize(("size", "taken"), [(4_000_000, True), (4_000_001, False)])
 def test_a_mask_has_at_most_four_megabytes(size: int, taken: bool) -> None:
     """What OpenAI documents is known before an order is sent, for every model that takes masks."""
+    wanted = Generation(Kind.IMAGE, Operation.EDIT, "a model", "a sun")
     for card in (one for one in CARD.models if Role.MASK in one.inputs):
         picture = Upload(Role.IMAGE, "image", "place", "image/png", 64, 48, 100)
         mask = Upload(Role.MASK, "mask", "place", "image/png", 64, 48, size, transparent=True)
         if taken:
-            inputs.check(card, [picture, mask], card.name)
+            inputs.check(wanted, card, [picture, mask])
             continue
         with pytest.raises(GatewayError, match="at most 4000000 are taken") as caught:
-            inputs.check(card, [picture, mask], card.name)
+            inputs.check(wanted, card, [picture, mask])
         assert (caught.value.code, caught.value.param) == ("invalid_image", "mask")

@@ -322,9 +322,13 @@ def _check_bounds(name: str, value: Any, parameter: Parameter) -> None:
         return
     measure, unit = (len(value), " characters") if isinstance(value, str) else (value, "")
     if parameter.min is not None and measure < parameter.min:
-        raise invalid(name, f"{name} must be at least {parameter.min:.15g}{unit}.")
+        raise invalid(name, f"{name} must be at least {_number(parameter.min)}{unit}.")
     if parameter.max is not None and measure > parameter.max:
-        raise invalid(name, f"{name} must be at most {parameter.max:.15g}{unit}.")
+        raise invalid(name, f"{name} must be at most {_number(parameter.max)}{unit}.")
+
+
+def _number(bound: float) -> str:
+    return f"{bound:.15g}" if isinstance(bound, float) else str(bound)
 
 
 def _with_defaults(generation: Generation, model: Model) -> Generation:

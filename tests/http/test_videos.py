@@ -68,7 +68,10 @@ SAME = [
     ({"seconds": 2}, {"duration": 2}), ({"seconds": 2}, {"seconds": "2"}), ({"seconds": 2}, {"duration": "2.0"}),
     ({"seconds": 2}, {"seconds": 2, "duration": "2"}), ({"fps": 8}, {"framerate": 8}), ({"fps": 8}, {"framerate": "8"}),
     ({"size": "640x360"}, {"resolution": "640x360"}), ({"size": "720p"}, {"resolution": "720p"}),
-    ({"size": "720p"}, {"size": "720p", "resolution": "720p"}), ({}, {"size": "", "duration": ""}),
+    ({"size": "720p"}, {"size": "720p", "resolution": "720p"}),
+    ({"size": "1280x720"}, {"size": "1280x720", "resolution": "720p"}),
+    ({}, {"stream": False, "response_format": "url"}),
+    ({}, {"size": "", "duration": ""}),
     ({}, {"size": "auto", "seconds": "auto"}),
 ]  # fmt: skip
 
@@ -87,7 +90,12 @@ def test_synonyms_mean_the_same(client: httpx.Client, one: dict[str, Any], other
 
 @pytest.mark.parametrize(
     ("name", "synonym", "values"),
-    [("seconds", "duration", (2, 3)), ("fps", "framerate", (8, "12")), ("size", "resolution", ("640x360", "720p"))],
+    [
+        ("seconds", "duration", (2, 3)),
+        ("fps", "framerate", (8, "12")),
+        ("size", "resolution", ("640x360", "720p")),
+        ("size", "resolution", ("640x720", "1080p")),
+    ],
 )
 def test_synonyms_that_disagree_are_refused(client: httpx.Client, name: str, synonym: str, values: Any) -> None:
     """Which of them counts is not ours to say."""
@@ -107,7 +115,9 @@ WRONG = [
     ("size", "1921x1080", "invalid_image_size"), ("size", "8k", "invalid_parameter"),
     ("aspect_ratio", "21:9", "invalid_parameter"), ("seed", -1, "invalid_parameter"),
     ("quality", "high", "unsupported_parameter"), ("style", "noir", "unsupported_parameter"),
-    ("negative_prompt", "rain", "unsupported_parameter"), ("cfg_scale", 3.5, "unsupported_parameter"),
+    ("stream", True, "unsupported_parameter"), ("partial_images", 2, "unsupported_parameter"),
+    ("response_format", "b64_json", "invalid_parameter"), ("negative_prompt", "rain", "unsupported_parameter"),
+    ("cfg_scale", 3.5, "unsupported_parameter"),
     ("image", "http://127.0.0.1:1/a.png", "invalid_image"), ("input_reference", {}, "invalid_image"),
     ("last_frame", "data:image/png;base64,", "invalid_image"),
     ("webhook_url", "http://127.0.0.1/", "invalid_parameter"), ("prompt", " ", "missing_parameter"),

@@ -75,6 +75,13 @@ def test_what_only_the_provider_refuses_is_told_with_the_task(client: httpx.Clie
     assert reply.headers["location"] == f"/v1/tasks/{error['task_id']}"
 
 
+def test_who_has_no_time_is_told_how_it_ended(client: httpx.Client) -> None:
+    """A request waits a moment longer than its task may take, and so never says that a task goes on which is over."""
+    body = {"model": "demo-image", "prompt": "a", "timeout": 0.001}
+    error = client.post("/v1/images/generations", json=body).json()["error"]
+    assert (error["code"], error["message"]) == ("timeout", "The task was not started in the time that it had.")
+
+
 @pytest.mark.parametrize("prompt", ["x" * 32_000, "😀" * 32_000])
 def test_a_prompt_is_counted_in_characters(client: httpx.Client, prompt: str) -> None:
     """The longest prompt is taken, however many bytes its characters need."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from gateway.core.lifecycle import EDGES
 from gateway.core.settings import FILE_ONLY, NAMES, load, variable
 from providers.card import Card, ModelCard
 from storage.database import Database
-from tests.processes import Process, free_port, run
+from tests.processes import START_SECONDS, Process, free_port, run
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -63,6 +66,24 @@ def anchors(path: Path) -> set[str]:
     """The names under which the headings of a page can be linked to."""
     headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[str, str]]:
+    """`heliograph up`, which keeps all in that folder: its address, and a key."""
+    port = free_port()
+    environ = {"HELIOGRAPH_PORT": str(port), "HELIOGRAPH_DATA_DIR": str(folder / "data")}
+    up = Process(["gateway", "up"], environ, folder / "up.log")
+    try:
+        up.wait_for_http(f"http://127.0.0.1:{port}/health/ready")
+        yield f"http://127.0.0.1:{port}", run(["gateway", "keys", "create", "--quiet"], environ, folder).strip()
+    finally:
+        up.kill()
+
+
+def meant_for(url: str, key: str, path: Path) -> str:
+    """The Python of a page, from top to bottom, with that address and that key."""
+    return "\n".join(blocks(path, "python")).replace("http://127.0.0.1:8000", url).replace("hg_…", key)
 
 
 def test_pages_that_follow_from_the_code_are_up_to_date(tmp_path: Path) -> None:
@@ -116,19 +137,30 @@ def test_every_configuration_example_starts(code: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "quickstart.md"], ids=["README", "quickstart"])
 def test_the_first_steps_work_as_they_are_printed(path: Path, tmp_path: Path) -> None:
     """The page's Python, run from top to bottom beside `heliograph up`, prints links that open."""
-    port = free_port()
-    environ = {"HELIOGRAPH_PORT": str(port), "HELIOGRAPH_DATA_DIR": str(tmp_path / "data")}
-    up = Process(["gateway", "up"], environ, tmp_path / "up.log")
-    try:
-        up.wait_for_http(f"http://127.0.0.1:{port}/health/ready")
-        key = run(["gateway", "keys", "create", "--quiet"], environ, tmp_path).strip()
-        code = "\n".join(blocks(path, "python")).replace("http://127.0.0.1:8000", f"http://127.0.0.1:{port}")
-        (tmp_path / "example.py").write_text(code.replace("hg_…", key), encoding="utf-8")
+    with serving(tmp_path) as (url, key):
+        (tmp_path / "example.py").write_text(meant_for(url, key, path), encoding="utf-8")
         links = re.findall(r"http://\S+/media/\S+", run(["example"], {}, tmp_path))
         assert len(links) >= 2
         assert {httpx.get(link).headers["content-type"] for link in links} == {"image/png"}
-    finally:
-        up.kill()
+
+
+def test_who_follows_in_python_hears_of_pictures(tmp_path: Path) -> None:
+    """The Python of realtime.md, as it is printed, connects and prints the link of a picture that is made meanwhile."""
+    with serving(tmp_path) as (url, key):
+        (tmp_path / "example.py").write_text(meant_for(url, key, DOCS / "realtime.md"), encoding="utf-8")
+        follower = Process(["example"], {}, tmp_path / "follower.log")
+        try:
+            # It says nothing when it is connected, so pictures are made until it hears of one.
+            body, bearer = {"model": "demo-image", "prompt": "heard"}, {"Authorization": f"Bearer {key}"}
+            deadline = time.monotonic() + START_SECONDS
+            while "/media/" not in (said := follower.log.read_text(encoding="utf-8")):
+                assert follower.running, said
+                assert time.monotonic() < deadline, said
+                made = httpx.post(f"{url}/v1/images/generations", json=body, headers=bearer)
+                assert made.status_code == 200, made.text
+            assert re.search(r"^ImageGenerationCompleted task_\w+ 100 http\S+/media/\S+$", said, re.MULTILINE), said
+        finally:
+            follower.kill()
 
 
 def test_the_example_of_a_provider_works(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gateway.core import accounts, claims, events, ledger, slots
 from gateway.core.advance import go_on
 from gateway.core.bells import ring_to_start
 from gateway.core.claims import Idempotency
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, counted
 from gateway.core.ledger import Reserved
 from gateway.core.ports import Note
 from gateway.core.runtime import Runtime
@@ -124,7 +124,8 @@ async def _finds_room(connection: AsyncConnection, rt: Runtime, reserved: Reserv
     key = next(row for row in reserved.rows if row["id"] == reserved.key_id)
     most = rt.settings.key_concurrency if key["concurrent"] is None else key["concurrent"]
     if rt.settings.concurrency_overflow == "refuse" and key["running"] + key["waiting"] > most:
-        message = f"{most} tasks of this key run already. Please retry after {FULL_SECONDS} seconds."
+        full = f"This key runs {counted(most, 'task')} already, as many as it may."
+        message = f"{full} Please retry after {FULL_SECONDS} seconds."
         raise GatewayError("rate_limit_exceeded", message, retry_after=FULL_SECONDS)
     # Who waits in the line goes first.
     if here and key["running"] + key["waiting"] > most:

@@ -41,8 +41,9 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """One limit on new tasks: how many of how many are left until `resets_at`."""
+    """One limit on new tasks, in each minute, hour or day: how many of how many are left until `resets_at`."""
 
+    each: str
     limit: int
     left: int
     resets_at: dt.datetime
@@ -219,4 +220,4 @@ def _rate(row: Any, name: str, start: dt.datetime) -> Rate:
     start = max(start, row[f"{name}_at"])
     used = row[f"{name}_used"] if row[f"{name}_at"] == start else 0
     limit = row[f"per_{name}"]
-    return Rate(limit, max(limit - used, 0), start + RATES[name])
+    return Rate(name, limit, max(limit - used, 0), start + RATES[name])

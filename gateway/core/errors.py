@@ -132,6 +132,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 66 else text[:64] + "…'"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 task`, `2 tasks`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def plain(what: str) -> str:
     """What a decoder found wrong, in words that do not know Python: "Expected `int | null`" → "expected an integer"."""
     plain = QUOTED.sub(lambda found: _in_words(found[1]), what)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import accounts, outbox
 from gateway.core.accounts import RATES, Budget, account_ids
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, counted
 from gateway.core.pricing import dollars
 from gateway.core.runtime import Runtime
 from gateway.core.tables import ACCOUNTS, ENTRIES, TASKS
@@ -263,7 +263,8 @@ async def _refusal(
         used_up = [rate for rate in account.rates if rate.left == 0]
         if used_up:
             seconds = max(math.ceil((max(rate.resets_at for rate in used_up) - now).total_seconds()), 1)
-            message = f"Rate limit reached: {used_up[0].limit} requests. Please retry after {seconds} seconds."
+            most = " and ".join(f"{counted(rate.limit, 'request')} per {rate.each}" for rate in used_up)
+            message = f"Rate limit reached: {most}. Please retry after {counted(seconds, 'second')}."
             return GatewayError("rate_limit_exceeded", message, retry_after=seconds)
         budget, left = account.budget, account.remaining
         if budget is not None and left is not None and left < amount:

@@ -294,6 +294,23 @@ async def test_what_is_refused_is_not_counted(make_world: MakeWorld) -> None:
     assert (account.rates[0].left, account.waiting, account.reserved) == (5, 0, 0)
 
 
+async def test_a_rate_that_is_used_up_is_told_with_its_time(make_world: MakeWorld) -> None:
+    """The refusal says how many per minute, hour or day there may be, for all that are used up, and until when."""
+    world = make_world(ScriptedProvider())
+    await limit(world, limits=Limits(per_minute=1, per_hour=5))
+    await world.create()
+    error = await refused(world)
+    assert (error.message, error.retry_after) == (
+        "Rate limit reached: 1 request per minute. Please retry after 60 seconds.",
+        60,
+    )
+    await limit(world, limits=Limits(per_minute=1, per_day=1))
+    error = await refused(world)
+    assert error.message == (
+        "Rate limit reached: 1 request per minute and 1 request per day. Please retry after 86400 seconds."
+    )
+
+
 @pytest.mark.parametrize("statement", [update(ENTRIES).values(amount=1), delete(ENTRIES)], ids=["update", "delete"])
 async def test_an_entry_is_never_changed(make_world: MakeWorld, statement: Any) -> None:
     """The database itself refuses to change or to delete one."""

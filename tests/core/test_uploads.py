@@ -273,7 +273,7 @@ async def test_a_refused_request_leaves_nothing(make_world: MakeWorld, given: Dr
     """A picture of a task that was not accepted is taken away again."""
     world = make_world(editing(), key_concurrency=1, concurrency_overflow="refuse")
     await world.create()
-    with pytest.raises(GatewayError, match="run already"):
+    with pytest.raises(GatewayError, match="runs 1 task already, as many as it may"):
         await tasks.create(world.rt, CALLER, wanted(given()), here=False)
     assert [one async for one in world.rt.objects.list()] == []
 

@@ -290,8 +290,13 @@ def _parameter(parameter: Parameter) -> str:
         said = ", ".join(f"`{value}`" for value in parameter.values)
     else:
         bounds = (("from", parameter.min), ("to", parameter.max))
-        said = " ".join([parameter.type, *(f"{word} {bound:.15g}" for word, bound in bounds if bound is not None)])
+        said = " ".join([parameter.type, *(f"{word} {_number(bound)}" for word, bound in bounds if bound is not None)])
     return said if parameter.default is None else f"{said}; left out: `{parameter.default}`"
+
+
+def _number(number: float) -> str:
+    """An integer with all its digits, whether or not the card has it as one."""
+    return str(int(number)) if number == int(number) else f"{number:.15g}"
 
 
 def _price(price: Price) -> str:

@@ -74,7 +74,8 @@ async def create(
 ) -> Issued:
     """Issues a key. `text` imports a key that clients already have; it must be new here and of some strength.
 
-    `retention_days` is how long what it makes is kept: 0 for ever, None as the setting says.
+    `retention_days` is how long what it makes is kept: 0 for ever, None as the setting says. Raises
+    `invalid_parameter`, also for an end that has come already.
     """
     prefix = rt.settings.key_prefix
     if text is not None and not _possible(text, prefix):
@@ -84,6 +85,7 @@ async def create(
         raise GatewayError("invalid_parameter", message, param="key")
     if not 1 <= len(name.strip()) <= LONGEST_NAME:
         raise GatewayError("invalid_parameter", f"A key's name has 1 to {LONGEST_NAME} characters.", param="name")
+    _check_end(rt, expires_at)
     issued = Issued(ids.new("key", rt.now()), text or signing.new_key_text(prefix))
     digest = signing.digest(rt.secrets.digests, issued.text)
     async with rt.db.write() as connection:
@@ -137,8 +139,12 @@ async def change(
     limits: Limits | Mapping[str, int | None] | None = None,
     retention_days: int | UnsetType | None = UNSET,
 ) -> None:
-    """Changes what is given. Tasks that exist stay booked where they are. Raises `key_not_found`."""
+    """Changes what is given. Tasks that exist stay booked where they are.
+
+    Raises `key_not_found`, and `invalid_parameter` for an end that has come already.
+    """
     await get(rt, key_id)
+    _check_end(rt, expires_at)
     given = {"name": name, "expires_at": expires_at, "owner": owner, "retention_days": retention_days}
     values = {name: value for name, value in given.items() if value is not UNSET}
     async with rt.db.write() as connection:
@@ -178,6 +184,11 @@ async def living(rt: Runtime, key_ids: Collection[str]) -> set[str]:
     good = select(VIRTUAL_KEYS.c.id).where(VIRTUAL_KEYS.c.id.in_(key_ids), _lives(rt.now()))
     async with rt.db.read() as connection:
         return set((await connection.execute(good)).scalars())
+
+
+def _check_end(rt: Runtime, expires_at: dt.datetime | UnsetType | None) -> None:
+    if isinstance(expires_at, dt.datetime) and expires_at <= rt.now():
+        raise GatewayError("invalid_parameter", "expires_at must be in the future.", param="expires_at")
 
 
 def _lives(now: dt.datetime) -> ColumnElement[bool]:

@@ -109,6 +109,19 @@ async def test_a_key_expires_to_the_moment(world: World) -> None:
     assert await keys.authenticate(world.rt, issued.text) is None
 
 
+async def test_no_key_is_made_that_is_over(world: World) -> None:
+    """An end that has come is refused, in a new key and in a change, and changes nothing."""
+    issued, past = await keys.create(world.rt, "one"), world.clock.now()
+    before = await keys.listing(world.rt)
+    with pytest.raises(GatewayError, match="expires_at must be in the future") as creating:
+        await keys.create(world.rt, "two", expires_at=past)
+    with pytest.raises(GatewayError, match="expires_at must be in the future") as changing:
+        await keys.change(world.rt, issued.id, name="dead", expires_at=past)
+    assert {creating.value.code, changing.value.code} == {"invalid_parameter"}
+    assert {creating.value.param, changing.value.param} == {"expires_at"}
+    assert await keys.listing(world.rt) == before
+
+
 async def test_a_key_of_elsewhere_can_be_imported(world: World) -> None:
     """A text that clients already have becomes a key here, and works as it is."""
     issued = await keys.create(world.rt, "old", text=IMPORTED)

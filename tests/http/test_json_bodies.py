@@ -268,6 +268,7 @@ def test_the_admin_reads_bodies_by_the_same_rules(heliograph: Heliograph, admin:
         ({"name": "a" * 129}, "invalid_parameter", "name"),
         ({"name": "a\0"}, "invalid_parameter", "name"),
         ({"name": "a", "expires_at": -1}, "invalid_parameter", "expires_at"),
+        ({"name": "a", "expires_at": 1}, "invalid_parameter", "expires_at"),
         ({"name": "a", "expires_at": 10**18}, "invalid_parameter", "expires_at"),
         ({"name": "a", "expires_at": 1.5}, "invalid_parameter", "expires_at"),
         ({"name": "a", "key": "too short"}, "invalid_parameter", "key"),

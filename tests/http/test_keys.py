@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -60,7 +64,9 @@ def test_a_key_with_any_one_character_changed_is_another(heliograph: Heliograph)
 
 def test_a_key_that_is_over_is_refused(heliograph: Heliograph, admin: httpx.Client) -> None:
     """Expired and revoked keys are no keys, and to revoke one again changes nothing."""
-    expired = admin.post("/admin/v1/keys", json={"name": "expired", "expires_at": 1}).json()
+    expired = admin.post("/admin/v1/keys", json={"name": "expired"}).json()
+    with closing(sqlite3.connect(Path(heliograph.settings.data_dir) / "heliograph.db")) as database, database:
+        database.execute("UPDATE virtual_keys SET expires_at = created_at WHERE id = ?", (expired["id"],))
     revoked = admin.post("/admin/v1/keys", json={"name": "revoked"}).json()
     with heliograph.client(revoked["key"]) as client:
         assert client.get("/v1/models").status_code == 200

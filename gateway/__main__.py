@@ -15,6 +15,7 @@ from typing import TypeVar
 import click
 import msgspec
 from litestar.types import ASGIApp
+from sqlalchemy.exc import DBAPIError
 
 import migrations
 from gateway import app, doctor, server
@@ -35,6 +36,7 @@ from workers.embedded import EmbeddedQueue
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+MIGRATE = "run `heliograph migrate`, or `heliograph up`, first."
 COUNT = click.IntRange(1, 1_000_000_000)
 NOISY = (
     "celery.app.trace",
@@ -77,7 +79,7 @@ def up(settings: Settings) -> None:
     if settings.broker_url is not None:
         raise click.ClickException(f"{variable('broker_url')} is set: use `heliograph serve` and `heliograph worker`.")
     listening = _sane(lambda: server.listen(settings))
-    settings = with_secret(settings)
+    settings = _sane(lambda: with_secret(settings))
     _sane(lambda: asyncio.run(migrations.upgrade(settings.database)))
     first = _with_runtime(settings, _first_key)
     application = _sane(lambda: app.embedded_app(settings))
@@ -180,7 +182,7 @@ def create(
             limits=Limits(**limits),
         )
 
-    issued = _with_runtime(with_secret(settings), issue)
+    issued = _administer(settings, issue)
     if text is not None:
         click.echo(issued.text if quiet else f"{issued.id}  imported, ends …{issued.text[-4:]}")
     else:
@@ -191,7 +193,7 @@ def create(
 @click.pass_obj
 def list_keys(settings: Settings) -> None:
     """Lists all virtual keys, without their texts."""
-    found = _with_runtime(with_secret(settings), keys.listing)
+    found = _administer(settings, keys.listing)
     if not found:
         click.echo("There are no keys. Make one: `heliograph keys create`.")
         return
@@ -206,7 +208,7 @@ def list_keys(settings: Settings) -> None:
 @click.pass_obj
 def revoke(settings: Settings, key_id: str) -> None:
     """Ends a virtual key, at once and for good."""
-    _with_runtime(with_secret(settings), lambda rt: keys.revoke(rt, key_id))
+    _administer(settings, lambda rt: keys.revoke(rt, key_id))
     click.echo(f"{key_id} is revoked.")
 
 
@@ -238,7 +240,7 @@ def _without_price(catalog: Catalog, model: Model) -> str:
 @click.pass_obj
 def clean(settings: Settings, /, dry_run: bool, give_up: bool) -> None:
     """Erases what is over, and objects that nothing refers to, as the schedule does by itself."""
-    report = _with_runtime(with_secret(settings), lambda rt: cleanup.run(rt, dry_run=dry_run, give_up=give_up))
+    report = _administer(settings, lambda rt: cleanup.run(rt, dry_run=dry_run, give_up=give_up))
     word = "would be erased" if dry_run else "erased"
     for name, amount in (("media", report.media), ("inputs", report.inputs), ("orphans", report.orphans)):
         click.echo(f"{name:8} {amount.count:10} {word}, {amount.bytes} bytes")
@@ -281,6 +283,18 @@ def _with_runtime(settings: Settings, work: Callable[[Runtime], Awaitable[T]]) -
     return _sane(lambda: asyncio.run(run()))
 
 
+def _administer(settings: Settings, work: Callable[[Runtime], Awaitable[T]]) -> T:
+    """Runs one piece of work against a database that is there already: none is made for it, nor a secret."""
+    if _sane(lambda: migrations.absent(settings.database)):
+        raise click.ClickException(f"There is no database here ({settings.database}): {MIGRATE}")
+    try:
+        return _with_runtime(_sane(lambda: with_secret(settings)), work)
+    except DBAPIError as error:
+        if not asyncio.run(migrations.behind(settings.database)):
+            raise
+        raise click.ClickException(f"The database has not the schema of this version: {MIGRATE}") from error
+
+
 def _sane(work: Callable[[], T]) -> T:
     """Runs `work`; what goes wrong for a reason that a person can mend is said in a line, without a traceback."""
     try:
@@ -288,7 +302,10 @@ def _sane(work: Callable[[], T]) -> T:
     except (SettingsError, CardError, RegistryError, GatewayError) as error:
         raise click.ClickException(str(error)) from error
     except DatabaseUnavailable as error:
-        hint = "Is it running, does HELIOGRAPH_DATABASE_URL point to it, and has `heliograph migrate` been run?"
+        hint = (
+            f"Is it running, does {variable('database_url')} (or, for SQLite, {variable('data_dir')}) lead to it, "
+            "and has `heliograph migrate` been run?"
+        )
         raise click.ClickException(f"The database does not answer ({error}). {hint}") from error
 
 

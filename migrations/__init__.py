@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from storage.database import async_url
+from storage.database import DatabaseUnavailable, async_url
 
 HERE = Path(__file__).parent
 
@@ -27,10 +27,22 @@ def config(url: str | URL) -> Config:
 
 
 async def upgrade(url: str) -> None:
-    """Brings the database to the newest schema; does nothing where it stands there already."""
-    if url.startswith("sqlite"):
-        Path(async_url(url).database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await asyncio.to_thread(command.upgrade, config(url), "head")
+    """Brings the database to the newest schema; does nothing where it stands there already.
+
+    Raises DatabaseUnavailable when it cannot be reached, or its file not be made.
+    """
+    try:
+        if file := _file(url):
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(command.upgrade, config(url), "head")
+    except OSError as error:
+        raise DatabaseUnavailable(type(error).__name__) from error
+
+
+def absent(url: str) -> bool:
+    """Whether it is a database in a file that was never made; of another one only itself could tell."""
+    file = _file(url)
+    return file is not None and not file.exists()
 
 
 async def behind(url: str) -> bool:
@@ -43,3 +55,7 @@ async def behind(url: str) -> bool:
     finally:
         await engine.dispose()
     return current != newest
+
+
+def _file(url: str) -> Path | None:
+    return Path(async_url(url).database or "") if url.startswith("sqlite") else None

@@ -18,7 +18,6 @@ from gateway.core.crashing import POINTS
 from gateway.core.errors import choices, plain, shown
 from gateway.core.prompt_settings import PromptSettings
 from gateway.core.schedules import next_time
-from gateway.core.sources import PREFIX
 
 SHORTEST_SECRET = 32
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
@@ -314,22 +313,23 @@ def load(environ: Mapping[str, str], config: Path | None = None) -> Settings:
     """
     known = {variable(name): name for name in NAMES if name not in FILE_ONLY}
     try:
-        raw = sources.read(config, environ, NAMES, known, LISTS)
+        raw, places = sources.read(config, environ, NAMES, known, LISTS)
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    raw["environ"] = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
-    settings = _convert(raw)
-    _check(settings)
+    raw["environ"] = {name: value for name, value in environ.items() if not name.startswith(sources.PREFIX)}
+    named = {name: places.get(name, variable(name)) for name in NAMES}
+    settings = _convert(raw, named)
+    _check(settings, named)
     return settings
 
 
 def variable(name: str) -> str:
     """The environment variable of a setting."""
-    return PREFIX + name.upper()
+    return sources.PREFIX + name.upper()
 
 
-def _convert(raw: dict[str, Any]) -> Settings:
-    for setting, name, value in _each(raw):
+def _convert(raw: dict[str, Any], named: Mapping[str, str]) -> Settings:
+    for setting, name, value in _each(raw, named):
         try:
             msgspec.convert({name: value}, Settings, strict=False)
         except msgspec.ValidationError as error:
@@ -337,13 +337,13 @@ def _convert(raw: dict[str, Any]) -> Settings:
     return msgspec.convert(raw, Settings, strict=False)
 
 
-def _each(raw: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _each(raw: dict[str, Any], named: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
     """Each setting by the name that its owner knows, its field, and its value; of a table each entry by itself."""
     for name, value in raw.items():
         if name in FILE_ONLY and isinstance(value, dict):
             yield from ((f"{name}.{entry}", name, {entry: inner}) for entry, inner in value.items())
         else:
-            yield name if name in FILE_ONLY else variable(name), name, value
+            yield name if name in FILE_ONLY else named.get(name, name), name, value
 
 
 def _explained(setting: str, name: str, value: Any, error: str) -> str:
@@ -356,20 +356,20 @@ def _explained(setting: str, name: str, value: Any, error: str) -> str:
     return f"{setting}{where}: {plain(what)}"
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, named: Mapping[str, str]) -> None:
     """What single fields cannot tell: settings that do not fit together, or have no sane meaning."""
     if settings.secret is not None and len(settings.secret) < SHORTEST_SECRET:
-        raise SettingsError(f"{variable('secret')} must have at least {SHORTEST_SECRET} characters")
+        raise SettingsError(f"{named['secret']} must have at least {SHORTEST_SECRET} characters")
     if settings.admin_key is not None and len(settings.admin_key) < 16:
-        raise SettingsError(f"{variable('admin_key')} must have at least 16 characters")
+        raise SettingsError(f"{named['admin_key']} must have at least 16 characters")
     try:
         next_time(settings.cleaning_schedule, EPOCH)
     except ValueError as error:
-        raise SettingsError(f"{variable('cleaning_schedule')} {error}") from error
+        raise SettingsError(f"{named['cleaning_schedule']} {error}") from error
     if settings.crash_point is not None and settings.crash_point not in POINTS:
-        raise SettingsError(f"{variable('crash_point')} must be one of {', '.join(POINTS)}")
+        raise SettingsError(f"{named['crash_point']} must be one of {', '.join(POINTS)}")
     if settings.media_links == "public" and not settings.media_public_url:
-        raise SettingsError(f"{variable('media_links')}=public needs {variable('media_public_url')}")
+        raise SettingsError(f"{named['media_links']}=public needs {variable('media_public_url')}")
     for name, schemes in (
         ("database_url", ("postgresql", "sqlite")),
         ("broker_url", ("amqp", "amqps")),
@@ -377,18 +377,18 @@ def _check(settings: Settings) -> None:
         ("public_url", ("http", "https")),
         ("media_public_url", ("http", "https")),
     ):
-        _check_url(name, getattr(settings, name), schemes)
+        _check_url(named[name], getattr(settings, name), schemes)
     for origin in settings.allow_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
-            raise SettingsError(f"{variable('allow_origins')}: {origin} is no origin such as https://app.example.com")
+            raise SettingsError(f"{named['allow_origins']}: {origin} is no origin such as https://app.example.com")
     if settings.media_links == "presigned" and not settings.storage.startswith("s3:"):
-        raise SettingsError(f"{variable('media_links')}=presigned needs an s3:// {variable('storage_url')}")
+        raise SettingsError(f"{named['media_links']}=presigned needs an s3:// {named['storage_url']}")
 
 
 def _check_url(name: str, value: str | None, schemes: tuple[str, ...]) -> None:
     if value is not None and _scheme(value) not in schemes:
         allowed = " or ".join(f"{scheme}:" for scheme in schemes)
-        raise SettingsError(f"{variable(name)} must be a whole URL that begins with {allowed}")
+        raise SettingsError(f"{name} must be a whole URL that begins with {allowed}")
 
 
 def _scheme(url: str) -> str | None:

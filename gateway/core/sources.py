@@ -6,12 +6,19 @@ import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core import legacy
 
 PREFIX = "HELIOGRAPH_"
 CONFIG_FILE = "heliograph.toml"
+
+
+class Said(NamedTuple):
+    """What is said of settings, by their names; and which are the file's word, each by the place where it stands."""
+
+    values: dict[str, Any]
+    places: dict[str, str]
 
 
 def read(
@@ -20,13 +27,16 @@ def read(
     names: Collection[str],
     variables: Mapping[str, str],
     lists: Collection[str],
-) -> dict[str, Any]:
+) -> Said:
     """All that is said: the environment over the file, and both over what goes by the names of another gateway.
 
     `names` are those that the file may hold; `variables` says which setting each variable is; `lists` are those that
     have several values. Raises ValueError for what is none of them. `notes` says what its owner should know.
     """
-    own = _from_file(config, names) | _from_environment(environ, variables, lists)
+    path = config or Path(CONFIG_FILE)
+    filed = {} if config is None and not path.exists() else _from_file(path, names)
+    given = _from_environment(environ, variables, lists)
+    own = filed | given
     inherited = legacy.inherited(environ)
     ours = {name: variable for variable, name in variables.items()}
     notes = inherited.notes + [
@@ -34,13 +44,11 @@ def read(
         for name, source in inherited.variables.items()
         if name in own and str(own[name]) != str(inherited.values[name])
     ]
-    return {**inherited.values, **own, "notes": tuple(notes)}
+    values = {**inherited.values, **own, "notes": tuple(notes)}
+    return Said(values, {name: f"{path}: {name}" for name in filed if name not in given})
 
 
-def _from_file(config: Path | None, names: Collection[str]) -> dict[str, Any]:
-    path = config or Path(CONFIG_FILE)
-    if config is None and not path.exists():
-        return {}
+def _from_file(path: Path, names: Collection[str]) -> dict[str, Any]:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

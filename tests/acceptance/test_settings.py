@@ -122,6 +122,8 @@ def test_a_dry_run_says_what_a_request_would_come_to(configured: Deployment) -> 
         ({"HELIOGRAPH_BROKER_URL": "redis://127.0.0.1"}, "HELIOGRAPH_BROKER_URL"),
         ({"HELIOGRAPH_SECRET": "short"}, "HELIOGRAPH_SECRET"),
         ({"HELIOGRAPH_PROT": "1"}, "HELIOGRAPH_PORT"),
+        ({"HELIOGRAPH_DATA_DIR": "/dev/null/data"}, "HELIOGRAPH_DATA_DIR: "),
+        ({"HELIOGRAPH_DATA_DIR": "/dev/null/data", "HELIOGRAPH_SECRET": "s" * 40}, "HELIOGRAPH_DATA_DIR"),
     ],
 )
 def test_a_setting_that_makes_no_sense_refuses_to_start(
@@ -145,6 +147,22 @@ def test_a_port_that_is_taken_is_said_before_anything_is_begun(tmp_path: Path, v
     assert "HELIOGRAPH_PORT" in str(refusal.value)
     assert "Traceback" not in str(refusal.value)
     assert not list(tmp_path.rglob("*.db"))
+
+
+@pytest.mark.parametrize("command", ["keys list", "keys create", "keys revoke", "clean", "clean --dry-run"])
+def test_a_command_without_a_database_says_what_to_do(tmp_path: Path, vendor: Vendor, command: str) -> None:
+    """One line names the command that makes one, and nothing is made; so it is with a database without tables."""
+    made = Embedded(tmp_path, vendor, {})
+    arguments = [*command.split(), *([f"key_{'0' * 26}"] if "revoke" in command else [])]
+    data = Path(made.environ["HELIOGRAPH_DATA_DIR"])
+    with pytest.raises(AssertionError, match=r"no database here .* run `heliograph migrate`") as absent:
+        made.command(*arguments)
+    assert not data.exists()
+    data.mkdir()
+    (data / "heliograph.db").touch()
+    with pytest.raises(AssertionError, match="schema of this version: run `heliograph migrate`") as empty:
+        made.command(*arguments)
+    assert "Traceback" not in str(absent.value) + str(empty.value)
 
 
 def test_no_prompt_is_logged_however_much_is(vendor: Vendor, tmp_path: Path) -> None:

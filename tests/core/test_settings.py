@@ -105,6 +105,15 @@ def test_an_unknown_name_in_the_file_is_refused(from_file: Any) -> None:
         from_file('[aliases.x]\nmodl = "demo"')
 
 
+def test_what_makes_no_sense_in_the_file_is_named_as_it_stands_there(from_file: Any) -> None:
+    """Whoever wrote it there has set no variable; a variable that is set over it is named itself."""
+    for text in ('port = "x"', 'secret = "short"', 'public_url = "media.example.com"'):
+        with pytest.raises(SettingsError, match=rf"^\S+heliograph\.toml: {text.split()[0]}\b"):
+            from_file(text)
+    with pytest.raises(SettingsError, match=r"^HELIOGRAPH_PORT: "):
+        from_file("port = 1", PORT="x")
+
+
 BAD = [
     ("PORT", "eighty", "an integer, got a string"),
     ("PORT", "65536", "<= 65535"),

@@ -272,8 +272,7 @@ async def _download(rt: Runtime, provider: Provider, url: str) -> AsyncIterator[
                 yield chunk
         return
     hosts = provider.card.output_hosts
-    fetching = rt.outbound.fetch(url, limit=limit, timeout=seconds, hosts=hosts, redirects=REDIRECTS, wide=True)
-    async with fetching as body:
+    async with rt.outbound.fetch(url, limit=limit, timeout=seconds, hosts=hosts, redirects=REDIRECTS) as body:
         async for chunk in body:
             yield chunk
 

@@ -24,15 +24,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from gateway.core.addresses import FORBIDDEN, Address, Allowed, Target, as_address, is_public_name
+from gateway.core.heads import Connector, HeadTooLarge
 
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 """Looks a host name up and returns its addresses as text, in order of preference. Raises OSError when it cannot."""
 
 # For how long what a receiver says beside its status is listened to.
 EXCERPT_SECONDS = 2.0
-# Bytes that wait in the kernel at most. uvloop reads up to 8 MB before it lets anybody else run, if they are there: of
-# tiny interim answers, each of which aiohttp takes apart, that is seconds in which the whole process stands still.
-RECEIVE_BUFFER = 1 << 18
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 
@@ -138,27 +136,19 @@ class Outbound:
 
     @asynccontextmanager
     async def fetch(
-        self,
-        url: str,
-        *,
-        limit: int,
-        timeout: float,
-        hosts: tuple[str, ...] = (),
-        redirects: int = 0,
-        wide: bool = False,
+        self, url: str, *, limit: int, timeout: float, hosts: tuple[str, ...] = (), redirects: int = 0
     ) -> AsyncIterator[Body]:
         """GETs a URL; the body holds at most `limit` bytes, and all of it must be read within `timeout` seconds.
 
         `hosts` are allowed for this call as if they stood in the policy. Up to `redirects` hops are followed, each
-        checked like the first; the answer after that must be 2xx. With `wide` as much is under way as the network
-        likes, for large files from servers that mean well. Raises OutboundError, Blocked or TooLarge.
+        checked like the first; the answer after that must be 2xx. Raises OutboundError, Blocked or TooLarge.
         """
         deadline = asyncio.get_running_loop().time() + timeout
         allowed = self._allowed.plus(hosts)
         async with AsyncExitStack() as stack:
             with _translated():
                 async with asyncio.timeout_at(deadline):
-                    response = await self._follow(stack, self._target(url, allowed), allowed, redirects, wide=wide)
+                    response = await self._follow(stack, self._target(url, allowed), allowed, redirects)
             codings = response.headers.getall("Content-Encoding", ())
             if any(coding.strip().lower() not in ("", "identity") for coding in codings):
                 raise OutboundError("the server sent a compressed body although asked not to")
@@ -205,10 +195,10 @@ class Outbound:
         return target
 
     async def _follow(
-        self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int, *, wide: bool
+        self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int
     ) -> aiohttp.ClientResponse:
         while True:
-            response = await self._ask(stack, target, allowed, wide=wide)
+            response = await self._ask(stack, target, allowed)
             if response.status in (301, 302, 303, 307, 308) and redirects > 0:
                 target = self._next(target, response.headers.get("Location", ""), allowed)
                 redirects -= 1
@@ -239,19 +229,13 @@ class Outbound:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        wide: bool = False,
     ) -> aiohttp.ClientResponse:
         """GETs, or with a body POSTs, and follows nothing."""
         addresses = await self._addresses(target, allowed)
         # A pool of its own per hop: a connection made under one call's `hosts` must not serve a call without them.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    resolver=_Pinned(addresses),
-                    ssl=self._tls,
-                    force_close=True,
-                    socket_factory=None if wide else _narrow,
-                ),
+                connector=Connector(resolver=_Pinned(addresses), ssl=self._tls),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
                 headers={"User-Agent": "heliograph", "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -308,13 +292,6 @@ class _Pinned(AbstractResolver):
         """Holds nothing."""
 
 
-def _narrow(info: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, *_ = info
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    return made
-
-
 async def _beginning(response: aiohttp.ClientResponse, limit: int, until: float) -> str:
     """What a server says first, as text. That it breaks off, or never ends, is no matter."""
     said = bytearray()
@@ -348,6 +325,7 @@ _MESSAGES: tuple[tuple[type[Exception], str], ...] = (
     (socket.gaierror, "the host name could not be resolved"),
     (aiohttp.ClientSSLError, "the server's TLS certificate or version is not acceptable"),
     (aiohttp.ClientConnectorError, "the server could not be reached"),
+    (HeadTooLarge, "the server sent too much before its answer"),
     (aiohttp.ClientPayloadError, "the server broke the file off"),
     (aiohttp.ClientResponseError, "the server's answer is not valid HTTP"),
     (Exception, "the connection to the server broke"),

@@ -11,13 +11,16 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 import pytest
 import trustme
+from aiohttp.streams import DataQueue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.addresses import is_ours, is_public
+from gateway.core.heads import LARGEST_HEAD
 from gateway.core.outbound import Blocked, Outbound, OutboundError, Policy, TooLarge, default_tls
 from tests.providers.sockets import upstream
 from tests.vendors.misbehaving import IMMENSE, SLOW, Misbehaviour, bounded_memory
@@ -579,6 +582,53 @@ async def test_nothing_is_kept_of_what_never_ends(misbehaviour: Misbehaviour, ma
     async with upstream(misbehaviour.behave) as server:
         with bounded_memory(), pytest.raises(OutboundError):
             await read(make("127.0.0.1"), server.base_url + "/", limit=1 << 20, timeout=0.2)
+
+
+HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+
+@pytest.mark.parametrize("hint", [HINT, b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n"])
+async def test_so_many_interim_answers_may_come_and_no_more(hint: bytes, make: Make) -> None:
+    """A few thousand before an answer change nothing in it; one that comes later than that is not waited for."""
+    most, body = LARGEST_HEAD // len(hint), bytes(300_000)
+    async with serving(hint * (most - 10) + ok(body)) as server:
+        assert await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/", limit=len(body)) == body
+    async with serving(hint * (most + 1) + ok(body)) as server:
+        with pytest.raises(OutboundError, match="too much before its answer"):
+            await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/", limit=len(body))
+
+
+async def test_a_storm_of_interim_answers_is_hung_up_on(make: Make) -> None:
+    """Long before the fetch's time is over: the server has got rid of little more than the kernel keeps for it."""
+    sent = 0
+
+    async def storm(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        while True:
+            writer.write(HINT * 1000)
+            await writer.drain()
+            sent += len(HINT) * 1000
+
+    async with serving(storm) as server:
+        with pytest.raises(OutboundError, match="too much before its answer"):
+            await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/", timeout=5)
+        await asyncio.wait_for(server.done.wait(), 60)
+    assert sent < 20_000_000
+
+
+async def test_what_comes_behind_an_answer_is_not_taken_apart(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a storm behind a complete answer costs nothing: the answer counts, the rest is dropped."""
+    taken: list[Any] = []
+    feed = DataQueue.feed_data
+
+    def count(queue: DataQueue[Any], data: Any, size: int = 0) -> None:
+        taken.append(data)
+        feed(queue, data, size)
+
+    monkeypatch.setattr(DataQueue, "feed_data", count)
+    async with serving(ok(b"") + HINT * 100_000) as server:
+        assert await read(make("127.0.0.1"), f"http://127.0.0.1:{server.port}/") == b""
+    assert len(taken) <= 1 + LARGEST_HEAD // len(HINT)
 
 
 async def silent(writer: asyncio.StreamWriter) -> None:

@@ -139,7 +139,7 @@ ANSWERS = {
 # What never comes to its end, and how it is told that this was not waited for.
 NAMED = "endless chunks", "endless headers"
 NEVER = [*SLOW, *(one for one in IMMENSE if one.name in NAMED)]
-ENDS = "took too long", "is larger than", "not valid HTTP", "broke", "status 400"
+ENDS = "took too long", "too much before its answer", "is larger than", "not valid HTTP", "broke", "status 400"
 
 
 @pytest.fixture(scope="module")

@@ -117,14 +117,7 @@ class Strangers(Outbound):
 
     @asynccontextmanager
     async def fetch(
-        self,
-        url: str,
-        *,
-        limit: int,
-        timeout: float,
-        hosts: tuple[str, ...] = (),
-        redirects: int = 0,
-        wide: bool = False,
+        self, url: str, *, limit: int, timeout: float, hosts: tuple[str, ...] = (), redirects: int = 0
     ) -> AsyncIterator[Body]:
         await self.process.wait("download.begin")
         if self.world.weather.strikes("download.fails"):

@@ -26,8 +26,8 @@ def thumbnail(picture: Image.Image) -> bytes:
 
 
 def preview(picture: Image.Image) -> bytes:
-    """The picture with its longer edge at most PREVIEW_EDGE, as JPEG."""
-    return _encoded(_small(picture, PREVIEW_EDGE, "RGB"), "JPEG")
+    """The picture with its longer edge at most PREVIEW_EDGE, as JPEG. What is transparent becomes white."""
+    return _encoded(_small_on_white(picture, PREVIEW_EDGE), "JPEG")
 
 
 def spritesheet(frames: Sequence[Image.Image]) -> bytes:
@@ -43,13 +43,17 @@ def spritesheet(frames: Sequence[Image.Image]) -> bytes:
 
 def blur(picture: Image.Image) -> str:
     """The BlurHash of the picture, with more components along its longer edge. What is transparent counts as white."""
-    small = _small(picture, BLUR_EDGE, "RGBA")
-    white = Image.new("RGBA", small.size, "white")
-    dots: Any = Image.alpha_composite(white, small).convert("RGB")
-    width, height = small.size
+    dots: Any = _small_on_white(picture, BLUR_EDGE)
+    width, height = dots.size
     rows = [[dots.getpixel((x, y)) for x in range(width)] for y in range(height)]
     across, down = (4, 3) if width >= height else (3, 4)
     return str(blurhash.encode(rows, across, down))
+
+
+def _small_on_white(picture: Image.Image, edge: int) -> Image.Image:
+    """As `_small`, in RGB: no colour is seen that the picture hides."""
+    small = _small(picture, edge, "RGBA")
+    return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
 
 
 def _small(picture: Image.Image, edge: int, mode: str) -> Image.Image:

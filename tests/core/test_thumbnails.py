@@ -8,7 +8,7 @@ import blurhash  # type: ignore[import-untyped]  # it has no types
 import pytest
 from PIL import Image
 
-from gateway.core.thumbnails import THUMBNAIL_EDGE, blur, spritesheet, thumbnail
+from gateway.core.thumbnails import THUMBNAIL_EDGE, blur, preview, spritesheet, thumbnail
 
 MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr"]
 
@@ -42,6 +42,15 @@ def test_a_thumbnail_stays_transparent() -> None:
     """What one can see through in the picture, one can see through in its thumbnail."""
     assert opened(thumbnail(Image.new("RGBA", (90, 60), (255, 0, 0, 0)))).getchannel("A").getextrema() == (0, 0)
     assert opened(thumbnail(Image.new("RGB", (90, 60)))).mode == "RGB"
+
+
+@pytest.mark.parametrize(("alpha", "seen"), [(0, (255, 255, 255)), (128, (255, 127, 127)), (255, (255, 0, 0))])
+def test_a_preview_shows_no_hidden_colours(alpha: int, seen: tuple[int, int, int]) -> None:
+    """JPEG knows no transparency: what one can see through becomes white, as much as one can."""
+    made = opened(preview(Image.new("RGBA", (64, 64), (255, 0, 0, alpha))))
+    dot = made.getpixel((32, 32))
+    assert isinstance(dot, tuple)
+    assert max(abs(one - other) for one, other in zip(dot, seen, strict=True)) <= 3
 
 
 def test_a_thumbnail_is_upright() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -125,7 +125,7 @@ class Follower:
         """Tells it, unless it was told already, or is overtaken by what was; never waits."""
         if not self._holds:
             self._take(told)
-        elif told.recorded or len(self._held) < MOST_PASSING:
+        elif told.recorded or not _is_full(self._held, told):
             self._held.append(told)
 
     def hold(self) -> None:
@@ -182,7 +182,7 @@ class Follower:
         task_id = told.task.id
         if self.ended or task_id in self._muted or not self._is_news(told) or not self.allows(told.task):
             return
-        if not told.recorded and self._is_full_for(told):
+        if not told.recorded and _is_full(self._waiting, told):
             return
         if len(self._waiting) >= MOST_WAITING:
             self.end(End.SLOW)
@@ -192,12 +192,6 @@ class Follower:
         self._waiting.append(told)
         self._woken.set()
 
-    def _is_full_for(self, told: Told) -> bool:
-        """Whether what passes by is to be dropped."""
-        if told.preview is not None and sum(one.preview is not None for one in self._waiting) >= MOST_PREVIEWS:
-            return True
-        return len(self._waiting) >= MOST_PASSING
-
     def _is_news(self, told: Told) -> bool:
         sequence, progress = self._known.get(told.task.id, (0, 0))
         if told.recorded:
@@ -205,3 +199,10 @@ class Follower:
         if told.word == PREVIEW:
             return told.sequence >= sequence
         return told.sequence >= sequence and told.task.progress > progress
+
+
+def _is_full(waiting: Collection[Told], told: Told) -> bool:
+    """Whether so much waits that what passes by is to be dropped."""
+    if told.preview is not None and sum(one.preview is not None for one in waiting) >= MOST_PREVIEWS:
+        return True
+    return len(waiting) >= MOST_PASSING

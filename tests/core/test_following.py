@@ -79,11 +79,14 @@ async def test_what_was_before_comes_before_what_happens_meanwhile() -> None:
 
 
 async def test_little_waits_of_what_passes_while_the_past_is_read() -> None:
-    """Progress and previews are dropped, events are not."""
+    """Progress is dropped, and previews much sooner, for they are large; events are not."""
     follower = Follower(Grant(MINE))
     follower.hold()
     for number in range(10 * MOST_PASSING):
         follower.tell(progress(number % 90, preview=True))
+    assert len(follower._held) == MOST_PREVIEWS
+    for number in range(10 * MOST_PASSING):
+        follower.tell(progress(number % 90))
     follower.tell(fact("completed", 3))
     assert len(follower._held) == MOST_PASSING + 1
     follower.release([])

@@ -1,7 +1,7 @@
 """SignalR: the hubs over its JSON protocol and WebSockets, as `@microsoft/signalr` speaks it.
 
 A record is JSON and ends with 0x1E. The protocol: a handshake, then invocations (1) in both directions, completions
-(3), pings (6) and a close (7).
+(3), pings (6) and a close (7). A client may also ask for a stream (4): there are none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.core.following import End, Follower
 from gateway.core.grants import Grant
 from gateway.core.runtime import Runtime
 from gateway.dialects.errors import parts
-from gateway.dialects.hubs import IMAGES, VIDEOS, Calls, call, named, welcome
+from gateway.dialects.hubs import IMAGES, METHODS, VIDEOS, Calls, call, named, welcome
 from gateway.web.sockets import abort_of, answer, base_of, page_may
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ HUBS = {"image-generation": IMAGES, "video-generation": VIDEOS, "media-generatio
 PATHS = [f"/hubs/{name}" for name in HUBS]
 END = "\x1e"
 LARGEST = 16_384
-INVOCATION, COMPLETION, PING, CLOSE = 1, 3, 6, 7
+INVOCATION, COMPLETION, STREAM_INVOCATION, PING, CLOSE = 1, 3, 4, 6, 7
 HANDSHAKE_SECONDS, PING_SECONDS, SILENCE_SECONDS, SEND_SECONDS = 15.0, 15.0, 60.0, 30.0
 Socket = WebSocket[Any, Any, Any]
 
@@ -140,14 +140,16 @@ class _Line:
     async def _hear(self, record: Record) -> None:
         if record.type == CLOSE:
             raise Gone
-        if record.type != INVOCATION:
+        if record.type == INVOCATION:
+            found = await call(self.rt, self.follower, self.calls, self.base, record.target or "", record.arguments)
+            error = found.get("error")
+            told = {"error": f"{error['code']}: {error['message']}"} if isinstance(error, dict) else {"result": found}
+        elif record.type == STREAM_INVOCATION:
+            told = {"error": f"invalid_request: This hub has no streams. Methods to invoke: {', '.join(METHODS)}."}
+        else:
             return
-        answer: dict[str, Any] = {"type": COMPLETION, "invocationId": record.invocation_id}
-        found = await call(self.rt, self.follower, self.calls, self.base, record.target or "", record.arguments)
-        error = found.get("error")
-        answer |= {"error": f"{error['code']}: {error['message']}"} if isinstance(error, dict) else {"result": found}
         if record.invocation_id is not None:
-            await self._send(answer)
+            await self._send({"type": COMPLETION, "invocationId": record.invocation_id, **told})
 
     async def _bring(self) -> None:
         async for told in self.follower:

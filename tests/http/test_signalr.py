@@ -120,6 +120,22 @@ async def test_methods_answer(heliograph: Heliograph) -> None:
     assert "This hub has no such method" in answers[1]["error"]
 
 
+async def test_there_are_no_streams(heliograph: Heliograph) -> None:
+    """Who asks for one is told so, and does not wait for ever; who cannot be answered is not."""
+    async with connected(heliograph) as line:
+        await line.say(
+            {"type": 4, "target": "SubscribeToTask", "arguments": ["task_x"]},
+            {"type": 4, "target": "SubscribeToTask", "arguments": ["task_x"], "invocationId": "1"},
+            {"type": 5, "invocationId": "1"},
+            {"type": 1, "target": "SubscribeToTask", "arguments": ["task_x"], "invocationId": "2"},
+        )
+        stream, call = await line.hear(), await line.hear()
+    assert stream is not None
+    assert call is not None
+    assert (stream["type"], stream["invocationId"], call["invocationId"]) == (3, "1", "2")
+    assert stream["error"].startswith("invalid_request: This hub has no streams.")
+
+
 async def test_a_token_may_stand_in_the_address(heliograph: Heliograph) -> None:
     """Browsers have no other place for it; the client puts there what its factory makes."""
     text = await token(heliograph, metadata={"user": "9"})

@@ -21,7 +21,7 @@ MOST = 64
 LARGEST_PREVIEW = 1_048_576
 """Bytes of a preview that goes to other processes as it is; a larger one is made smaller for them."""
 MOST_SHRINKING = 8
-"""How many previews may be made smaller at a time; others stay in this process."""
+"""Of how many tasks previews may be made smaller at a time; those of others stay in this process."""
 Shrink = Callable[[Preview], Awaitable[Preview]]
 
 
@@ -32,6 +32,8 @@ class Hub:
         self._bus = bus
         self._shrink = shrink
         self.shrinking: set[asyncio.Task[None]] = set()
+        # Of each task one of whose previews is made smaller: the newest that waits for that.
+        self._large: dict[str, Note | None] = {}
         self._listeners: dict[str, set[asyncio.Queue[Note]]] = {}
         self._everything: set[Callable[[Note], None]] = set()
 
@@ -77,23 +79,32 @@ class Hub:
         """Brings the note to those who listen, here and in other processes; nobody is waited for."""
         self._bring(note)
         if self._bus is not None:
-            large = note.preview is not None and len(note.preview.data) > LARGEST_PREVIEW
+            size = len(note.preview.data) if note.preview else 0
+            # A small one, too, is not to overtake the large one before it.
+            large = size > LARGEST_PREVIEW or (size > 0 and note.task_id in self._large)
             self._bus.send(msgspec.structs.replace(note, preview=None) if large else note)
-            if large:
-                self._begin_to_send_smaller(self._bus, note)
+            if large and self._shrink is not None:
+                self._send_smaller_later(self._bus, self._shrink, note)
 
-    def _begin_to_send_smaller(self, bus: Bus, note: Note) -> None:
-        if self._shrink is not None and note.preview is not None and len(self.shrinking) < MOST_SHRINKING:
-            task = asyncio.create_task(self._send_smaller(bus, note, self._shrink(note.preview)))
+    def _send_smaller_later(self, bus: Bus, shrink: Shrink, note: Note) -> None:
+        """Once the one before it, of the same task, has gone; of those that wait only the newest goes."""
+        if note.task_id in self._large:
+            self._large[note.task_id] = note
+        elif len(self._large) < MOST_SHRINKING:
+            self._large[note.task_id] = note
+            task = asyncio.create_task(self._send_smaller(bus, shrink, note.task_id))
             self.shrinking.add(task)
             task.add_done_callback(self.shrinking.discard)
 
-    async def _send_smaller(self, bus: Bus, note: Note, shrinking: Awaitable[Preview]) -> None:
-        """Sends the note again with its preview made small: nothing else in it is news by then."""
-        try:
-            bus.send(msgspec.structs.replace(note, preview=await shrinking))
-        except Exception as error:  # noqa: BLE001 - whatever a provider sent as a preview, nothing depends on it
-            log.info("%s: a preview was not made smaller: %s", note.task_id, type(error).__name__)
+    async def _send_smaller(self, bus: Bus, shrink: Shrink, task_id: str) -> None:
+        """Sends notes of the task again with their previews made small: nothing else in them is news by then."""
+        while (note := self._large[task_id]) and note.preview:
+            self._large[task_id] = None
+            try:
+                bus.send(msgspec.structs.replace(note, preview=await shrink(note.preview)))
+            except Exception as error:  # noqa: BLE001 - whatever a provider sent as a preview, nothing depends on it
+                log.info("%s: a preview was not made smaller: %s", task_id, type(error).__name__)
+        del self._large[task_id]
 
     def _bring(self, note: Note) -> None:
         for queue in self._listeners.get(note.task_id, ()):

@@ -81,6 +81,8 @@ class Inspector:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inspect")
         # These only wait for their processes, and no image is to wait behind them.
         self._films = ThreadPoolExecutor(threads, thread_name_prefix="films")
+        # Nor behind previews, which nothing depends on.
+        self._previews = ThreadPoolExecutor(1, thread_name_prefix="previews")
 
     async def image(self, source: bytes | Path) -> Facts:
         """Decodes the whole image; raises NotMedia when that does not work."""
@@ -118,13 +120,14 @@ class Inspector:
 
     async def smaller(self, preview: Preview) -> Preview:
         """A preview as a small JPEG; raises NotMedia when it is none."""
-        data = await self._run(self._threads, _smaller, preview.data, self.max_pixels)
+        data = await self._run(self._previews, _smaller, preview.data, self.max_pixels)
         return Preview("image/jpeg", data, preview.index)
 
     def close(self) -> None:
         """Lets the threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._films.shutdown(wait=False, cancel_futures=True)
+        self._previews.shutdown(wait=False, cancel_futures=True)
 
 
 def _decode(source: bytes | Path, max_pixels: int, more: bool = False) -> Seen:

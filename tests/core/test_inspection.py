@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gateway.core.inspection import EXTENSIONS, FORMATS, Facts, Inspector, NotMedia
+from providers.contract import Preview
 from tests.core.vendors import png
 
 
@@ -50,6 +51,18 @@ async def test_files_are_measured_like_bytes(inspector: Inspector, tmp_path: Pat
     file = tmp_path / "picture"
     file.write_bytes(encoded("WEBP"))
     assert await inspector.image(file) == Facts("image/webp", 40, 30)
+
+
+async def test_results_do_not_wait_for_previews() -> None:
+    """However many previews are to be made smaller: a picture that was paid for is looked at meanwhile."""
+    inspector = Inspector(10_000_000, threads=1)
+    large = Preview("image/png", encoded("PNG", 2000, 2000))
+    async with asyncio.TaskGroup() as group:
+        previews = [group.create_task(inspector.smaller(large)) for _ in range(8)]
+        await asyncio.sleep(0)
+        await inspector.image(encoded("PNG"))
+        assert not all(one.done() for one in previews)
+    inspector.close()
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "ICO", "PPM", "TGA", "PDF", "EPS", "JPEG2000"])

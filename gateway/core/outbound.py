@@ -31,6 +31,7 @@ Resolver = Callable[[str], Awaitable[Sequence[str]]]
 
 # For how long what a receiver says beside its status is listened to.
 EXCERPT_SECONDS = 2.0
+REDIRECTS = (301, 302, 303, 307, 308)
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 
@@ -197,16 +198,19 @@ class Outbound:
     async def _follow(
         self, stack: AsyncExitStack, target: Target, allowed: Allowed, redirects: int
     ) -> aiohttp.ClientResponse:
+        left = redirects
         while True:
             response = await self._ask(stack, target, allowed)
-            if response.status in (301, 302, 303, 307, 308) and redirects > 0:
+            if response.status in REDIRECTS and left > 0:
                 target = self._next(target, response.headers.get("Location", ""), allowed)
-                redirects -= 1
+                left -= 1
                 await stack.aclose()
             elif 200 <= response.status < 300:
                 return response
             else:
-                raise OutboundError(f"the server answered with status {response.status}", status=response.status)
+                loops = redirects > 0 and response.status in REDIRECTS
+                what = f"redirects more than {redirects} times" if loops else f"answered with status {response.status}"
+                raise OutboundError(f"the server {what}", status=response.status)
 
     def _next(self, target: Target, location: str, allowed: Allowed) -> Target:
         # urljoin drops tabs and line breaks in silence, so they are looked for before.

@@ -492,7 +492,7 @@ async def test_allowed_redirects_are_followed_and_counted(make: Make) -> None:
             assert await read(outbound, f"{url}/", redirects=2) == PNG
             assert last.heads[0].startswith("GET /x HTTP/1.1\r\n")
             for path, redirects in (("/", 1), ("/loop", 4)):
-                with pytest.raises(OutboundError) as caught:
+                with pytest.raises(OutboundError, match=f"redirects more than {redirects} times") as caught:
                     await read(outbound, url + path, redirects=redirects)
                 assert caught.value.status == 302
     assert first.connections == 1 + 1 + 5

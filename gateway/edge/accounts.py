@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import msgspec
@@ -15,13 +14,12 @@ from gateway.core import accounts, ledger
 from gateway.core.accounts import AccountRecord, Budget, Limits, Period
 from gateway.core.errors import GatewayError, invalid
 from gateway.core.ids import is_id
-from gateway.core.pricing import dollars, micro
+from gateway.core.pricing import USD, dollars, micro
 from gateway.core.runtime import Runtime
 from gateway.web.body import read_all, taking
 from gateway.web.query import page_size, plain_text, whole_number
 
 MOST_ENTRIES = 2**31 - 1
-USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 Usd = Annotated[str, Meta(description="Decimal USD, such as 10.00.")]
 Rate = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Percent = Annotated[int, Meta(ge=1, le=100)]

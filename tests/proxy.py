@@ -21,6 +21,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.StreamWriter] = set()
+        self._passing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.mend()
@@ -34,8 +35,8 @@ class Proxy:
         self._do(self._listen())
 
     def close(self) -> None:
-        """Ends the proxy."""
-        self._do(self._cut())
+        """Ends the proxy, and with it whatever is only beginning to be passed on."""
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
@@ -56,21 +57,37 @@ class Proxy:
             line.transport.abort()
         await asyncio.sleep(0)
 
+    async def _end(self) -> None:
+        # The second time for those who had been let in, and were not passed on yet.
+        for _ in range(2):
+            await self._cut()
+            for passing in self._passing:
+                passing.cancel()
+            await asyncio.gather(*self._passing, return_exceptions=True)
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing = asyncio.current_task()
+        assert passing is not None
+        self._passing.add(passing)
+        self._lines.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self.target)
+            self._lines.add(far_writer)
+            if writer.is_closing():
+                far_writer.transport.abort()
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer, answers=True))
+            self._lines.discard(far_writer)
         except OSError:
             writer.transport.abort()
-            return
-        self._lines |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-        self._lines -= {writer, far_writer}
+        finally:
+            self._lines.discard(writer)
+            self._passing.discard(passing)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
+        """Passes on what comes, be it what clients say or, with `answers`, what they are told."""
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.close()

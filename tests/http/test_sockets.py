@@ -425,7 +425,7 @@ async def test_what_is_no_packet_is_refused_in_polls(heliograph: Heliograph, bod
     ],
 )  # fmt: skip
 def test_what_is_no_handshake_is_refused(heliograph: Heliograph, query: str) -> None:
-    """Other versions, other transports, and the sessions of others."""
+    """Other versions, other transports, and the connections of others."""
     reply = httpx.get(f"{heliograph.url}/socket.io/?{query}")
     assert (reply.status_code, type(reply.json())) == (400, str)
 

@@ -124,11 +124,16 @@ def with_extras(
     cards = [route.card for route in catalog.model(generation.model).routes]
     listed = {name: card.parameters[name] for card in reversed(cards) for name in card.parameters}
     extras = {name for card in cards for name in card.extras}
-    unknown, options = _wished(unknown, listed, texts=texts), _wished(generation.extras, listed, texts=texts)
-    for name in (*options, *(unknown if strict else MEANT & unknown.keys())):
+    unknown = {name: value for name, value in unknown.items() if value is not None}
+    options = dict(generation.extras)
+    if texts:
+        unknown, options = _of_texts(unknown, listed), _of_texts(options, listed)
+    meant = (name for name, value in unknown.items() if name in MEANT and not _is_empty(value))
+    for name in (*options, *(unknown if strict else meant)):
         if name not in extras and name not in listed:
             offered = {*extras, *(one for card in cards for one in card.parameters_for(generation.operation))}
-            message = f"{shown(name)} is not taken here. Further members of this model: {_joined(sorted(offered))}."
+            listing = ", ".join(sorted(offered)) or "none"
+            message = f"{shown(name)} is not taken here. Further members of this model: {listing}."
             raise invalid(name[:64], message, code="unsupported_parameter")
     given = {**hints, **unknown, **options}
     for name, value in options.items():
@@ -141,21 +146,14 @@ def with_extras(
     )
 
 
-def _wished(members: Mapping[str, Any], listed: dict[str, Parameter], *, texts: bool) -> dict[str, Any]:
-    """The members that say something, with `texts` of a form in the types of those that are listed."""
-    wished = {name: value for name, value in members.items() if not _is_empty(value, name in listed)}
-    if texts:
-        wished |= {name: _of_text(value, listed[name]) for name, value in wished.items() if name in listed}
-    return wished
-
-
-def _is_empty(value: Any, listed: bool) -> bool:
+def _is_empty(value: Any) -> bool:
     """Whether nobody can have wished for anything by it."""
-    return value is None or value in ("", [], {}) or (value is False and not listed)
+    return value is False or value in ("", [], {})
 
 
-def _joined(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
+def _of_texts(members: Mapping[str, Any], listed: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The members of a form, with those that are listed in their types."""
+    return {name: _of_text(value, listed[name]) if name in listed else value for name, value in members.items()}
 
 
 def _of_text(value: Any, parameter: Parameter) -> Any:

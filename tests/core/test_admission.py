@@ -327,6 +327,18 @@ def test_options_for_the_provider_are_always_strict() -> None:
     assert len(caught.value.message) < 300
 
 
+def test_an_option_that_is_false_is_one() -> None:
+    """What a card lists may be turned off, by an option of the provider or beside it; what it does not list may not."""
+    assert further(extras={"style_id": False}).extras == {"style_id": False}
+    assert further({"style_id": False}).extras == {"style_id": False}
+    assert further({"tiling": False}).parameters == {"tiling": False}
+    with pytest.raises(GatewayError, match="typo"):
+        further(extras={"typo": False})
+    with pytest.raises(GatewayError, match="typo"):
+        further({"typo": False}, strict=True)
+    assert further({"stream": False, "mask": "", "images": []}).extras == {}
+
+
 def test_hints_mean_nothing_where_no_card_lists_them() -> None:
     """A hint is passed on where it is listed, and otherwise dropped, also with `strict`."""
     assert further(hints={"user": "u-1"}, strict=True) == generation()

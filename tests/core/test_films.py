@@ -138,7 +138,7 @@ def test_a_film_that_lacks_its_last_frame_is_refused(file: Path) -> None:
 @pytest.mark.parametrize("kind", ["mp4", "webm"])
 def test_no_damage_breaks_the_look(file: Path, kind: str) -> None:
     """A hundred damaged copies are each either decoded or refused; nothing else is ever raised."""
-    whole, chance = film(kind=kind, codec="libx264" if kind == "mp4" else "libvpx"), random.Random(kind)  # noqa: S311
+    whole, chance = film(kind=kind, codec="libx264" if kind == "mp4" else "libvpx"), random.Random(kind)  # noqa: S311 - no secret
     for _ in range(100):
         spoiled = bytearray(whole)
         for _ in range(chance.choice((1, 5, 30))):

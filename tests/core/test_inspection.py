@@ -95,7 +95,7 @@ async def test_a_truncated_picture_is_refused(inspector: Inspector, kind: str) -
 @pytest.mark.parametrize("kind", sorted(FORMATS))
 async def test_no_damage_breaks_the_inspector(inspector: Inspector, kind: str) -> None:
     """Three hundred damaged copies are each either decoded or refused; nothing else is ever raised."""
-    whole, chance = encoded(kind), random.Random(kind)  # noqa: S311 - damage, no secret
+    whole, chance = encoded(kind), random.Random(kind)  # noqa: S311 - no secret - damage, no secret
     copies = [_damaged(whole, chance) for _ in range(300)]
     results = await asyncio.gather(*(inspector.image(copy) for copy in copies), return_exceptions=True)
     assert {type(result) for result in results} <= {Facts, NotMedia}

@@ -142,7 +142,7 @@ def test_an_endpoint_hears_and_the_sdk_unwraps(sdk: OpenAI, http: httpx.Client, 
     assert (event.type, event.object, event.id) == (TYPE, "event", heard.id)
     told = heard.json["data"]
     assert (told["status"], told["sequence"], told["progress"]) == ("completed", 3, 100)
-    assert httpx.get(told["image_url"]).content == httpx.get(image.data[0].url or "").content  # type: ignore[index]
+    assert httpx.get(told["image_url"]).content == httpx.get(image.data[0].url or "").content  # type: ignore[index]  # JSON
     assert b"canary" not in heard.body
     renewed = sdk.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
     sdk.images.generate(model="demo-image", prompt="a canary", size="256x256")

@@ -833,7 +833,7 @@ async def test_a_servers_folders_are_not_told() -> None:
         ("sdxl/base.safetensors is not there", "LoadImage: sdxl/base.safetensors is not there"),
     ):
         failed = {"id": "x", "status": "failed", "execution_error": {**reason, "exception_message": said}}
-        async with comfyui(lambda request, failed=failed: httpx.Response(200, json=failed)) as provider:  # type: ignore[misc]
+        async with comfyui(lambda request, failed=failed: httpx.Response(200, json=failed)) as provider:  # type: ignore[misc]  # a lambda has no types
             with pytest.raises(Broken) as caught:
                 await provider.poll("x")
         assert (caught.value.message, caught.value.code) == (told, "OSError")
@@ -906,7 +906,7 @@ async def test_every_error_of_a_real_server_is_understood(
 
 def test_every_error_is_tried() -> None:
     """The test above leaves none of the captured answers out."""
-    (mark,) = test_every_error_of_a_real_server_is_understood.pytestmark  # type: ignore[attr-defined]
+    (mark,) = test_every_error_of_a_real_server_is_understood.pytestmark  # type: ignore[attr-defined]  # pytest sets it
     assert {name for name, *_ in mark.args[1]} == set(ERRORS)
 
 
